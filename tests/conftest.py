@@ -1,0 +1,83 @@
+"""Fixtures that several rooms' tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mspipeline.backends.registry import availability
+from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real scans; skips where it is absent."""
+    folder = Path(os.environ.get("MSPIPELINE_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real scans at {folder}; set MSPIPELINE_DATA to a folder that has them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BIDS phantom of 4 cases on a 32x32x16 grid. Read only: it is shared by the whole test run."""
+    from mspipeline.datasets.phantom import make_phantom
+
+    folder = tmp_path_factory.mktemp("phantom") / "dataset"
+    make_phantom(folder, cases=4, seed=0, shape=(32, 32, 16))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_shards(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`small_dataset` prepared at its own grid: 2 cases to train on, 1 each for validation and test. Read only."""
+    from jobs.prepare import prepare
+    from mspipeline.config import PrepareJob
+
+    folder = tmp_path_factory.mktemp("prepared") / "shards"
+    prepare(PrepareJob(dataset=small_dataset, output=folder), recipe_overrides={"size": (32, 32, 16)})
+    return folder
+
+
+def narrow_job(shards: Path, folder: Path) -> TrainJob:
+    """Two epochs of a very narrow U-Net, into a folder of the caller's own."""
+    return TrainJob(
+        model=ModelSettings(name="unet2d", arguments={"base_width": 2}),
+        shards=shards,
+        run_folder=folder / "run",
+        threads=2,
+        training=TrainingSettings(epochs=2, batch_size=5, learning_rate=1e-2, loss="dice"),
+    )
+
+
+@pytest.fixture
+def train_job(small_shards: Path, tmp_path: Path) -> TrainJob:
+    """A short training on `small_shards`, into a folder of the test's own."""
+    return narrow_job(small_shards, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained_run(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+    """A short training on `small_shards`, finished. Read only: it is shared by the whole test run."""
+    from jobs.train import train
+    from mspipeline.console import TrainingProgress
+    from mspipeline.telemetry.events import EventWriter
+    from mspipeline.telemetry.schema import Identity
+
+    if problem := availability("tensorflow").problem:
+        pytest.skip(problem)
+    job = narrow_job(small_shards, tmp_path_factory.mktemp("trained"))
+    with EventWriter(None, Identity("")) as events, TrainingProgress(enabled=False) as observer:
+        train(job, events=events, observer=observer, stop=lambda: None)
+    return job
+
+
+@pytest.fixture
+def backend_needed() -> None:
+    """Skip where TensorFlow is not installed."""
+    if problem := availability("tensorflow").problem:
+        pytest.skip(problem)

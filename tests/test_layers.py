@@ -1,0 +1,100 @@
+"""Imports run downwards only."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+FLOORS = {
+    0: ["mspipeline.errors"],
+    1: ["mspipeline.metrics", "mspipeline.telemetry"],
+    2: ["mspipeline.network", "mspipeline.config", "mspipeline.files", "mspipeline.volume", "mspipeline.runs"],
+    3: ["mspipeline.models", "mspipeline.datasets", "mspipeline.preprocess", "mspipeline.provenance"],
+    4: ["mspipeline.backends", "mspipeline.shards", "mspipeline.collect", "slurm"],
+    5: ["mspipeline.training", "mspipeline.inference", "mspipeline.report"],
+    6: [
+        "jobs",
+        "mspipeline.cli",
+        "mspipeline.commands",
+        "mspipeline.console",
+        "mspipeline.display",
+        "mspipeline.doctor",
+        "benchmarks",
+    ],
+}
+SIDEWAYS = {
+    # Within a floor, only these rooms use each other, in this direction.
+    ("mspipeline.volume", "mspipeline.files"),
+    ("mspipeline.runs", "mspipeline.files"),
+    ("mspipeline.runs", "mspipeline.config"),
+    ("mspipeline.network", "mspipeline.files"),
+    ("mspipeline.inference", "mspipeline.training"),
+    ("mspipeline.cli", "mspipeline.commands"),
+    ("mspipeline.cli", "mspipeline.console"),
+    ("mspipeline.commands", "jobs"),
+    ("mspipeline.commands", "mspipeline.console"),
+    ("mspipeline.commands", "mspipeline.display"),
+    ("mspipeline.commands", "mspipeline.doctor"),
+    ("mspipeline.display", "mspipeline.console"),
+    ("mspipeline.display", "mspipeline.doctor"),
+    ("jobs", "mspipeline.console"),
+    ("benchmarks", "jobs"),
+    ("benchmarks", "mspipeline.console"),
+}
+FRAMEWORKS = {"tensorflow", "keras", "torch", "jax", "pyeddl"}
+MODULES = sorted(path for room in ("mspipeline", "jobs", "slurm", "benchmarks") for path in (ROOT / room).rglob("*.py"))
+
+
+def room_of(module: str) -> tuple[str, int] | None:
+    """The room a module belongs to, and its floor."""
+    for floor, rooms in FLOORS.items():
+        for room in rooms:
+            if module == room or module.startswith(f"{room}."):
+                return room, floor
+    return None
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = str(node.module)
+            yield from (
+                f"{module}.{alias.name}" if module in ("mspipeline", "slurm") else module for alias in node.names
+            )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downwards(path: Path) -> None:
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    if module == "mspipeline":
+        assert not list(imports(path)) or list(imports(path)) == ["__future__"]
+        return
+    own = room_of(module)
+    assert own is not None, f"{module} is in no room: add it to FLOORS and to CONTRIBUTING.md"
+    for name in imports(path):
+        other = room_of(name)
+        if other is None or other[0] == own[0]:
+            continue
+        assert other[1] < own[1] or (own[0], other[0]) in SIDEWAYS, f"{module} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_frameworks_stay_in_their_adapters(path: Path) -> None:
+    used = {name.partition(".")[0] for name in imports(path)} & FRAMEWORKS
+    benchmark = path.is_relative_to(ROOT / "benchmarks")  # peers are what benchmarks measure against
+    assert not used or path.is_relative_to(ROOT / "mspipeline" / "backends") or benchmark, f"{path} imports {used}"
+
+
+def test_every_room_says_what_it_holds() -> None:
+    for path in MODULES:
+        if path.name == "__init__.py":
+            words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            assert len(words) > 40, f"{path}: says too little of the room"
