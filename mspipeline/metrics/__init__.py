@@ -1,0 +1,1 @@
+"""Scores of a prediction against a truth. May import: NumPy, SciPy; nothing of the suite but `errors`."""

@@ -1,0 +1,61 @@
+"""What share of the machine a process may use: its CPU affinity and its cgroup's limits (versions 1 and 2)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_PROC = Path("/proc")
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def allocated_cpus(pid: int, *, proc: Path = _PROC, cgroups: Path = _CGROUPS) -> float:
+    """The cores that `pid` may use: those of its affinity mask, or fewer where a cgroup's quota is lower.
+
+    A quota of 150 ms in each 100 ms gives 1.5. Raises ProcessLookupError where there is no such process.
+    """
+    limits = [float(len(os.sched_getaffinity(pid)))]
+    for folder in _folders(pid, "cpu", proc, cgroups):
+        quota, _, period = (_text(folder / "cpu.max") or "").partition(" ")
+        if not quota:
+            quota, period = _text(folder / "cpu.cfs_quota_us") or "", _text(folder / "cpu.cfs_period_us") or ""
+        if quota.isdecimal() and period.isdecimal() and int(period):  # "max" and "-1" set no limit
+            limits.append(int(quota) / int(period))
+    return min(limits)
+
+
+def allocated_memory_bytes(pid: int, *, proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
+    """The memory that `pid` may use: the machine's, or less where a cgroup's limit is lower."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for folder in _folders(pid, "memory", proc, cgroups):
+        limit = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes") or ""
+        if limit.isdecimal():
+            limits.append(int(limit))
+    return min(limits)
+
+
+def _folders(pid: int, controller: str, proc: Path, cgroups: Path) -> Iterator[Path]:
+    """The folders of a process's cgroup and of all above it, which limit it too.
+
+    Lines read `0::/path` (version 2) or `4:cpu,cpuacct:/path` (version 1). Inside a container the path may be that of
+    the host and not exist: then the mount's root, which is met last, is the container's own.
+    """
+    for line in (_text(proc / str(pid) / "cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mounts = [cgroups, cgroups / "unified"]
+        elif controller in controllers.split(","):
+            mounts = [cgroups / controllers, cgroups / controller]
+        else:
+            continue
+        for mount in mounts:
+            inside = Path(path.lstrip("/"))
+            yield from (mount / part for part in [inside, *inside.parents])
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return None

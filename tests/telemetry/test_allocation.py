@@ -1,0 +1,75 @@
+"""The kernel's files are rebuilt in a folder; the affinity mask is this process's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mspipeline.telemetry.allocation import allocated_cpus, allocated_memory_bytes
+
+PID = os.getpid()
+CORES = len(os.sched_getaffinity(PID))
+MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def machine(folder: Path, membership: str, files: dict[str, str]) -> dict[str, Path]:
+    """A /proc and a /sys/fs/cgroup with these contents."""
+    proc, cgroups = folder / "proc", folder / "cgroup"
+    for path, text in {proc / str(PID) / "cgroup": membership, **{cgroups / n: t for n, t in files.items()}}.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return {"proc": proc, "cgroups": cgroups}
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/", {"cpu.max": "max 100000"}, CORES),
+        ("0::/", {"cpu.max": "50000 100000"}, 0.5),
+        ("0::/job/step", {"job/cpu.max": "25000 100000", "job/step/cpu.max": "max 100000"}, 0.25),
+        ("0::/of/the/host", {"cpu.max": "50000 200000"}, 0.25),
+        ("4:cpu,cpuacct:/", {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, CORES),
+        ("4:cpu,cpuacct:/job", {"cpu/job/cpu.cfs_quota_us": "10000", "cpu/job/cpu.cfs_period_us": "100000"}, 0.1),
+        ("3:memory:/\n0::/", {"unified/cpu.max": "75000 100000"}, 0.75),
+        ("", {}, CORES),
+    ],
+)
+def test_cores_are_those_of_the_mask_or_of_a_lower_quota(
+    tmp_path: Path, membership: str, files: dict[str, str], expected: float
+) -> None:
+    assert allocated_cpus(PID, **machine(tmp_path, membership, files)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/", {"memory.max": "max"}, MACHINE),
+        ("0::/job", {"memory.max": "8000000", "job/memory.max": "max"}, 8_000_000),
+        ("4:memory:/job", {"memory/job/memory.limit_in_bytes": "5000000"}, 5_000_000),
+        ("4:memory:/", {"memory/memory.limit_in_bytes": "9223372036854771712"}, MACHINE),
+        ("4:cpu:/", {"cpu/memory.limit_in_bytes": "1"}, MACHINE),
+    ],
+)
+def test_memory_is_the_machines_or_a_lower_limit(
+    tmp_path: Path, membership: str, files: dict[str, str], expected: int
+) -> None:
+    assert allocated_memory_bytes(PID, **machine(tmp_path, membership, files)) == expected
+
+
+def test_a_process_bound_to_one_core_has_one(tmp_path: Path) -> None:
+    core = min(os.sched_getaffinity(0))
+    script = f"import os; os.sched_setaffinity(0, {{{core}}}); print(1, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert allocated_cpus(process.pid, proc=tmp_path, cgroups=tmp_path) == 1
+        process.communicate(b"\n")
+
+
+def test_this_machine_gives_a_sound_answer() -> None:
+    assert 0 < allocated_cpus(PID) <= CORES
+    assert 0 < allocated_memory_bytes(PID) <= MACHINE
