@@ -1,0 +1,202 @@
+"""Configuration: frozen, complete before work starts, and read here alone.
+
+A misspelt key, a wrong type or a value out of range is one line: file, key, what was expected, the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from mspipeline.errors import ConfigError
+
+
+class Strict(BaseModel):
+    """Base of every configuration: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Settings = TypeVar("Settings", bound=Strict)
+Scalar = bool | int | float | str
+
+
+class ModelSettings(Strict):
+    """Which network, with which arguments of its builder (see `mspipeline models`)."""
+
+    name: str
+    arguments: dict[str, Scalar] = {}
+
+
+class TrainingSettings(Strict):
+    """How a network is trained. Defaults follow the 2021 report where it says (batch 8, BCE, Adam, 128 epochs).
+
+    learning_rate, beta1, beta2, epsilon: Adam (Kingma & Ba 2015, algorithm 1; epsilon outside the root).
+    patience: epochs without an improvement of `monitor` before training stops; 0 never stops early.
+    monitor: what early stopping and the best checkpoint watch; `auto` is the validation loss, or the training loss
+        where the split has no validation cases.
+    threshold: probability from which a voxel counts as lesion.
+    """
+
+    epochs: PositiveInt = 128
+    batch_size: PositiveInt = 8
+    loss: Literal["bce", "dice"] = "bce"
+    learning_rate: PositiveFloat = 1e-3
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    epsilon: PositiveFloat = 1e-7
+    patience: int = Field(0, ge=0)
+    min_delta: float = Field(0.0, ge=0)
+    monitor: Literal["auto", "validation_loss", "validation_dice", "train_loss"] = "auto"
+    threshold: float = Field(0.5, gt=0, lt=1)
+
+
+class TrainJob(Strict):
+    """One training: `python -m jobs train FILE`.
+
+    shards: folder made by `mspipeline prepare`. run_folder: where this run writes.
+    threads: of the framework; 0 takes every core this process may use. campaign, cell: set by a sweep.
+    """
+
+    model: ModelSettings
+    backend: str = "tensorflow"
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    seed: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0)
+    shards: Path
+    run_folder: Path
+    training: TrainingSettings = TrainingSettings()
+    campaign: str = ""
+    cell: str = ""
+
+
+class EvaluateJob(Strict):
+    """One evaluation of a run on the cases of some subsets: `python -m jobs evaluate FILE`.
+
+    subsets: of `train`, `validation`, `test`; empty means those of validation and test that have cases.
+    """
+
+    run_folder: Path
+    shards: Path
+    subsets: tuple[Literal["train", "validation", "test"], ...] = ()
+    checkpoint: Literal["best", "last"] = "best"
+    batch_size: PositiveInt = 8
+    threads: int = Field(0, ge=0)
+
+
+class PredictJob(Strict):
+    """Lesion maps for a folder of scans, written as a BIDS derivative: `python -m jobs predict FILE`."""
+
+    run_folder: Path
+    dataset: Path
+    output: Path
+    checkpoint: Literal["best", "last"] = "best"
+    batch_size: PositiveInt = 8
+    threads: int = Field(0, ge=0)
+    skip_incomplete: bool = False
+
+
+class SplitSettings(Strict):
+    """How cases are dealt to subsets: by subject, never by slice. Shares of the number of subjects."""
+
+    seed: int = Field(0, ge=0)
+    validation: float = Field(0.2, ge=0, lt=1)
+    test: float = Field(0.2, ge=0, lt=1)
+    file: Path | None = None
+
+
+class PrepareJob(Strict):
+    """Scans to shards: `python -m jobs prepare FILE`. recipe: a built-in name or a TOML file."""
+
+    dataset: Path
+    output: Path
+    recipe: str = "slices2d"
+    split: SplitSettings = SplitSettings()
+    skip_incomplete: bool = False
+
+
+class CollectJob(Strict):
+    """Run folders to Parquet tables: `python -m jobs collect FILE`."""
+
+    runs: Path
+    output: Path
+
+
+def read_config(path: Path, schema: type[Settings]) -> Settings:
+    """The settings in a TOML file (or JSON, by its ending).
+
+    Raises ConfigError where the file is missing, not TOML, or does not fit `schema`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not readable as a configuration file: {error}") from error
+    return parse(document, schema, where=str(path))
+
+
+def parse(document: Mapping[str, Any], schema: type[Settings], *, where: str) -> Settings:
+    """`document` as `schema`; `where` names its source in the error line. Raises ConfigError."""
+    try:
+        return schema.model_validate(document)
+    except ValidationError as error:
+        problems = [_say(problem, schema) for problem in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(problems)) from error
+
+
+def nearest(word: str, valid: list[str]) -> str:
+    """The words that answer a misspelt one: `did you mean 'seed'? valid: model, seed`."""
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}valid: {', '.join(sorted(valid))}"
+
+
+def _say(problem: Any, schema: type[BaseModel]) -> str:
+    """One validation problem in words."""
+    location = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        received = "" if problem["type"] == "missing" else f"; received: {problem['input']!r}"
+        return f"{location or 'file'}: {problem['msg'][0].lower()}{problem['msg'][1:]}{received}"
+    owner = _owner(schema, problem["loc"][:-1])
+    key = str(problem["loc"][-1])
+    return f"unknown key {location!r}" + (f"; {nearest(key, list(owner.model_fields))}" if owner else "")
+
+
+def _owner(schema: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The settings class at a location inside `schema`, where it can be told."""
+    for part in location:
+        if not isinstance(part, str) or part not in schema.model_fields:
+            continue  # a list index or a mapping's key: the class stays that of its values
+        annotation = schema.model_fields[part].annotation
+        inner = [annotation, *getattr(annotation, "__args__", ())]
+        classes = [c for c in inner if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not classes:
+            return None
+        schema = classes[0]
+    return schema
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` words of a command line as a mapping; values are read as TOML, and as plain text where they are not.
+
+    >>> parse_assignments(["size=[64, 64, 48]", "brain=mask"])
+    {'size': [64, 64, 48], 'brain': 'mask'}
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"--set {assignment}: expected KEY=VALUE, e.g. --set base_width=16")
+        try:
+            values[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key] = text
+    return values

@@ -1,0 +1,198 @@
+"""The run folder: every file name in one place, and `run.json`, the record of what was run where.
+
+RUN/
+  run.json                            what, with which data, where, and how it ended
+  config.json                         the TrainJob as it was run
+  checkpoints/{best,last}.h5
+  epochs.csv  epochs.arrow            metric rows, for people and for the collector
+  cases.csv   cases.arrow             rows per case of the last evaluation
+  telemetry/<job>-<attempt>/          samples.arrows, events.arrows, exit.json
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+
+from mspipeline.config import Strict, TrainJob, parse
+from mspipeline.errors import ConfigError, DataError, RunFolderError
+from mspipeline.files import read_json, sha256_data, whole_file, write_json
+
+SCHEMA_VERSION = 1
+Status = Literal["running", "complete", "interrupted", "failed"]
+
+
+@dataclass(frozen=True)
+class TelemetryPaths:
+    """The files of one attempt of one job."""
+
+    folder: Path
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "samples.arrows"
+
+    @property
+    def events(self) -> Path:
+        return self.folder / "events.arrows"
+
+    @property
+    def exit(self) -> Path:
+        return self.folder / "exit.json"
+
+    @property
+    def job(self) -> str:
+        return self.folder.name.rpartition("-")[0]
+
+    @property
+    def attempt(self) -> int:
+        return int(self.folder.name.rpartition("-")[2])
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """File names inside a run folder."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        return self.root / "run.json"
+
+    def job_config(self, job: str) -> Path:
+        """Where the configuration of `job` is kept."""
+        return self.root / "jobs" / f"{job}.json"
+
+    @property
+    def best(self) -> Path:
+        return self.root / "checkpoints" / "best.h5"
+
+    @property
+    def last(self) -> Path:
+        return self.root / "checkpoints" / "last.h5"
+
+    @property
+    def epochs(self) -> Path:
+        return self.root / "epochs.arrow"
+
+    @property
+    def cases(self) -> Path:
+        return self.root / "cases.arrow"
+
+    @property
+    def telemetry(self) -> Path:
+        return self.root / "telemetry"
+
+    def attempts(self, job: str | None = None) -> list[TelemetryPaths]:
+        """The telemetry of every attempt so far, of one job or of all, in the order they ran."""
+        folders = [folder for folder in self.telemetry.glob(f"{job or '*'}-*") if folder.is_dir()]
+        attempts = [TelemetryPaths(folder) for folder in folders if folder.name.rpartition("-")[2].isdecimal()]
+        return sorted(attempts, key=lambda paths: (paths.job, paths.attempt))
+
+    def next_attempt(self, job: str) -> TelemetryPaths:
+        """Where the next attempt of `job` ("train", "evaluate", "predict") writes its telemetry; not yet made."""
+        taken = [paths.attempt for paths in self.attempts(job)]
+        return TelemetryPaths(self.telemetry / f"{job}-{max(taken, default=-1) + 1}")
+
+
+class RunRecord(Strict):
+    """`run.json`. Hashes are SHA-256 in hexadecimal; times are ISO 8601 in UTC."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    status: Status
+    campaign: str = ""
+    cell: str = ""
+    model: str
+    model_arguments: dict[str, Any]
+    backend: str
+    backend_version: str
+    device: str
+    seed: int
+    threads: int
+    started_utc: str
+    ended_utc: str | None = None
+    restart_count: int = 0
+    epochs: int = 0
+    best_epoch: int | None = None
+    monitor: str
+    threshold: float
+    trainable_parameters: int
+    non_trainable_parameters: int
+    macs: int
+    graph_hash: str
+    dataset_hash: str
+    split_hash: str
+    recipe_hash: str
+    recipe: dict[str, Any]
+    config_hash: str
+    provenance: dict[str, Any]
+
+
+def write_record(paths: RunPaths, record: RunRecord) -> None:
+    """Write `run.json`, whole or not at all."""
+    write_json(paths.record, record.model_dump(mode="json"))
+
+
+def read_record(paths: RunPaths) -> RunRecord:
+    """`run.json` of a run folder. Raises RunFolderError where there is none or it does not fit."""
+    try:
+        document = read_json(paths.record, what="run record", remedy="name a folder that `mspipeline train` made")
+        return parse(document, RunRecord, where=str(paths.record))
+    except (DataError, ConfigError) as error:
+        raise RunFolderError(str(error)) from error
+
+
+class PreparedData(Protocol):
+    """What tells one set of shards from another; a manifest is one."""
+
+    @property
+    def dataset_hash(self) -> str: ...
+    @property
+    def split_hash(self) -> str: ...
+    @property
+    def recipe_hash(self) -> str: ...
+
+
+def config_hash(job: TrainJob, data: PreparedData) -> str:
+    """SHA-256 of all that decides a training's result: paths, threads and the campaign's names do not enter."""
+    settings = job.model_dump(mode="json", include={"model", "backend", "device", "seed", "training"})
+    return sha256_data({**settings, "data": [data.dataset_hash, data.split_hash, data.recipe_hash]})
+
+
+def run_id(job: TrainJob, data: PreparedData) -> str:
+    """A run's name: what it trains, on what, with which seed, and the first 8 digits of its configuration's hash."""
+    return f"{job.model.name}-{job.backend}-s{job.seed}-{config_hash(job, data)[:8]}"
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+    """Write metric rows as an Arrow file and, beside it, as CSV for people; each whole or not at all."""
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    with whole_file(path) as partial, pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_table(table)
+    with whole_file(path.with_suffix(".csv")) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        lines = csv.DictWriter(stream, schema.names)
+        lines.writeheader()
+        lines.writerows(rows)
+
+
+def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
+    """The rows that `write_rows` wrote; an empty table where there are none yet.
+
+    Raises RunFolderError where the file cannot be read or holds other columns.
+    """
+    if not path.exists():
+        return schema.empty_table()
+    try:
+        with pa.OSFile(str(path), "rb") as source:
+            table = pa.ipc.open_file(source).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RunFolderError(f"{path}: not a readable Arrow file ({error}); run the job again") from error
+    if table.schema.names != schema.names:
+        raise RunFolderError(f"{path}: holds columns {table.schema.names}, expected {schema.names}")
+    return table

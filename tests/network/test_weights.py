@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from mspipeline.errors import ShapeError
+from mspipeline.models.catalogue import build
+from mspipeline.network.graph import Builder
+from mspipeline.network.ops import Conv, ConvTranspose, Dense, Input, InstanceNorm, Op, PRelu
+from mspipeline.network.weights import check_weights, initial_weights
+
+GRAPH = build("unet2d", (32, 32, 1), {"base_width": 4})
+
+
+def test_one_seed_gives_one_set_of_weights() -> None:
+    first, again, other = (initial_weights(GRAPH, seed) for seed in (3, 3, 4))
+    assert all(np.array_equal(first[key], again[key]) for key in first)
+    assert not np.array_equal(first["enc1_conv1", "kernel"], other["enc1_conv1", "kernel"])
+
+
+def test_kernels_are_glorot_uniform() -> None:
+    kernel = initial_weights(GRAPH, 0)["bottleneck_conv2", "kernel"]  # (3, 3, 64, 64)
+    limit = np.sqrt(6 / (9 * 64 + 9 * 64))
+    assert np.abs(kernel).max() <= limit
+    assert np.isclose(kernel.std(), limit / np.sqrt(3), rtol=0.02)
+    assert abs(kernel.mean()) < 0.02 * limit
+
+
+def drawn(op: Op, name: str = "kernel") -> np.ndarray:
+    """A weight of one operation on an image of (8, 8, 40)."""
+    builder = Builder("one")
+    graph = builder.graph(builder.add("op", op, builder.add("image", Input((8, 8, 40)))))
+    return initial_weights(graph, 1)["op", name]
+
+
+def conv(initial: str) -> Conv:
+    return Conv(50, (3, 3), (1, 1), (1, 1), ((0, 0), (0, 0)), True, initial)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("op", "variance"),
+    [
+        (conv("he_normal"), 2 / (9 * 40)),
+        (conv("he_leaky"), 2 / 1.0001 / (9 * 40)),
+        (conv("normal_0.01"), 1e-4),
+        (conv("glorot_uniform"), 2 / (9 * 40 + 9 * 50)),
+        (ConvTranspose(30, (4, 4), (2, 2), True, "he_leaky"), 2 / 1.0001 / (16 * 30)),  # as torch.nn.init counts
+        (Dense(300, False, "he_normal"), 2 / 40),
+    ],
+)
+def test_a_random_initial_has_its_papers_variance(op: Op, variance: float) -> None:
+    kernel = drawn(op)
+    assert kernel.dtype == np.float32
+    assert kernel.var() == pytest.approx(variance, rel=0.05)  # at least 12,000 draws
+    assert abs(kernel.mean()) < 5 * np.sqrt(variance / kernel.size)
+
+
+def test_a_normal_initial_has_tails_that_a_uniform_one_lacks() -> None:
+    normal, uniform = drawn(conv("he_normal")), drawn(conv("glorot_uniform"))
+    assert abs(normal).max() > 3 * normal.std()
+    assert abs(uniform).max() < 1.75 * uniform.std()
+
+
+def test_constant_initials() -> None:
+    assert (drawn(PRelu("channel", "quarter"), "alpha") == np.full(40, 0.25)).all()
+    assert (drawn(PRelu("voxel", "zeros"), "alpha") == np.zeros((8, 8, 40))).all()
+    assert (drawn(InstanceNorm(1e-5), "gamma") == np.ones(40)).all()
+    assert (drawn(conv("he_normal"), "bias") == np.zeros(50)).all()
+
+
+def test_two_kernels_of_one_shape_differ() -> None:
+    weights = initial_weights(build("unet2d", (32, 32, 4), {"base_width": 4}), 0)
+    assert not np.array_equal(weights["enc1_conv1", "kernel"], weights["enc1_conv2", "kernel"])
+
+
+def test_normalisation_begins_as_the_identity() -> None:
+    weights = initial_weights(GRAPH, 0)
+    for name, value in (("gamma", 1), ("beta", 0), ("mean", 0), ("variance", 1)):
+        assert (weights["enc1_conv1_bn", name] == value).all()
+
+
+def test_weights_of_another_network_are_named() -> None:
+    weights = initial_weights(build("unet2d", (32, 32, 1), {"base_width": 8}), 0)
+    with pytest.raises(ShapeError, match=r"file\.h5: holds weights of another network .*enc1_conv1\.kernel"):
+        check_weights(GRAPH, weights, source="file.h5")

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from mspipeline.errors import DataError, StorageError
+from mspipeline.files import read_json, sha256_data, sha256_file, whole_file, write_bytes, write_json
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "folder" / "x.txt"
+    with whole_file(target) as partial:
+        partial.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert os.listdir(target.parent) == ["x.txt"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_what_was_there_stays_when_the_writer_fails(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "x.txt"
+    target.write_text("old")
+
+    def write() -> None:
+        with whole_file(target) as partial:
+            partial.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"file/x: cannot be written .*choose another output folder"):
+        write_bytes(tmp_path / "file" / "x", b"1")
+
+
+def test_json_goes_and_comes_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"ä": [1, None]})
+    assert read_json(tmp_path / "x.json", what="thing", remedy="make it") == {"ä": [1, None]}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "y.json", float("nan"))
+    assert not (tmp_path / "y.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_json_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.json: not a readable thing .*; make it"):
+        read_json(tmp_path / "x.json", what="thing", remedy="make it")
+    with pytest.raises(DataError, match=r"no such file, expected a thing; make it"):
+        read_json(tmp_path / "none.json", what="thing", remedy="make it")
+
+
+def test_hashes_are_sha256(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
+    assert sha256_data({"b": 1, "a": [2]}) == hashlib.sha256(b'{"a":[2],"b":1}').hexdigest()
