@@ -1,0 +1,169 @@
+"""The recipe: every number between a scan and what a network sees, stored and hashed with the shards.
+
+The same code prepares training cases (with lesion masks) and the scans of a prediction (without).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import PositiveInt, field_validator
+
+from mspipeline.config import Strict, nearest, parse, read_config
+from mspipeline.errors import ConfigError, DatasetError
+from mspipeline.files import sha256_data
+from mspipeline.preprocess.intensity import Statistics, normalise, statistics
+from mspipeline.preprocess.prepared import PreparedCase
+from mspipeline.preprocess.spatial import coordinates, to_slices
+from mspipeline.volume import BoolArray, FloatArray, ScanGrid, Volume, load_mask, load_volume
+
+BUILT_IN = Path(__file__).parent
+Order = Literal[0, 1]
+
+
+class Recipe(Strict):
+    """Scans to normalised slices. Each key is explained in `slices2d.toml`, whose values are the defaults here."""
+
+    kind: Literal["slices2d"] = "slices2d"
+    modalities: tuple[str, ...] = ("FLAIR",)
+    size: tuple[PositiveInt, PositiveInt, PositiveInt] = (256, 256, 256)
+    image_order: Order = 1
+    mask_order: Order = 0
+    axis: Literal[0, 1, 2] = 2
+    normalisation: Literal["zscore", "none"] = "zscore"
+    brain: Literal["auto", "mask", "nonzero"] = "auto"
+    zero_outside_brain: bool = True
+    drop_slices_without_brain: bool = False
+    mask_threshold: float | None = None
+    compression: Literal["none", "lzf", "gzip"] = "lzf"
+
+    @field_validator("modalities")
+    @classmethod
+    def _named_once(cls, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        if not modalities or len(set(modalities)) != len(modalities):
+            raise ValueError("expected at least one modality, each named once")
+        return modalities
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of every key and value."""
+        return sha256_data(self.model_dump(mode="json"))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of a slice."""
+        height, width = (n for axis, n in enumerate(self.size) if axis != self.axis)
+        return (height, width, len(self.modalities))
+
+
+def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A built-in recipe by name or one in a TOML file; keys of `overrides` replace those of the file.
+
+    Raises ConfigError where there is no such recipe, or a key or value does not fit.
+    """
+    text = str(name_or_path)
+    built_in = {path.stem: path for path in BUILT_IN.glob("*.toml")}
+    if text not in built_in and not Path(text).is_file():
+        raise ConfigError(f"{text}: no such recipe, neither a file nor built in; {nearest(text, list(built_in))}")
+    recipe = read_config(built_in.get(text, Path(text)), Recipe)
+    if not overrides:
+        return recipe
+    return parse({**recipe.model_dump(), **overrides}, Recipe, where=f"recipe {text} with its overrides")
+
+
+def apply(
+    recipe: Recipe,
+    scans: Mapping[str, Volume],
+    brain: Volume | None = None,
+    *,
+    lesions: Volume | None = None,
+    files: Mapping[str, Path] | None = None,
+) -> PreparedCase:
+    """Normalise the scans of one case over its brain voxels, ready to be cut into slices.
+
+    scans: modality -> image, at least those the recipe names. brain, lesions: bool masks.
+    files: of the modalities, "brain" and "lesions", for error lines; a modality's own name where absent.
+    Raises DatasetError where a modality is missing, the grids differ, or the recipe wants a brain mask and there is
+    none; VolumeError where an image is constant or its brain empty.
+    """
+    names = {key: str((files or {}).get(key, key)) for key in (*scans, "brain", "lesions")}
+    if missing := [modality for modality in recipe.modalities if modality not in scans]:
+        raise DatasetError(f"no {' and no '.join(missing)} among {', '.join(scans) or 'no scans'}; the recipe needs it")
+    reference = recipe.modalities[0]
+    grid = scans[reference].grid
+    others = {key: scans[key] for key in recipe.modalities[1:]}
+    others |= {key: volume for key, volume in (("brain", brain), ("lesions", lesions)) if volume is not None}
+    for key, volume in others.items():
+        require_same_grid(names[reference], grid, names[key], volume.grid)
+    if recipe.brain == "mask" and brain is None:
+        raise DatasetError(
+            f"{names[reference]}: the recipe sets brain = 'mask' but the case has no brain mask; "
+            "add derivatives/*/.../*_desc-brain_mask.nii.gz or set brain = 'auto'"
+        )
+    use_mask = brain is not None and recipe.brain != "nonzero"
+    prepared: dict[str, FloatArray] = {}
+    intensity: dict[str, Statistics] = {}
+    has_brain = np.zeros(grid.canonical_shape[recipe.axis], bool)
+    for modality in recipe.modalities:
+        # Slice axis first and contiguous: slices are then resampled from memory in the order they are written.
+        image = to_slices(scans[modality].data, recipe.axis)
+        voxels = to_slices(brain.data, recipe.axis) if use_mask and brain is not None else image != 0
+        stats = statistics(image, voxels, name=names[modality])
+        shift, scale = (stats.mean, stats.std) if recipe.normalisation == "zscore" else (0.0, 1.0)
+        values = normalise(image, voxels, shift=shift, scale=scale, zero_outside=recipe.zero_outside_brain)
+        prepared[modality] = np.moveaxis(values, 0, recipe.axis)  # (S,H,W) -> (X,Y,Z)
+        intensity[modality] = stats
+        has_brain |= voxels.any(axis=(1, 2))
+    return PreparedCase(
+        recipe=recipe,
+        scans=prepared,
+        lesions=None if lesions is None else lesions.data,
+        grid=grid,
+        slice_index=_slice_index(recipe, has_brain),
+        brain_source="mask" if use_mask else "nonzero",
+        intensity=intensity,
+    )
+
+
+def apply_files(
+    recipe: Recipe, scans: Mapping[str, Path], brain: Path | None = None, *, lesions: Path | None = None
+) -> PreparedCase:
+    """`apply` to the files of one case, read in parallel. Raises as `apply`, `load_volume` and `load_mask`."""
+    brain_used = brain if recipe.brain != "nonzero" else None
+    with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
+        reads = {
+            modality: pool.submit(load_volume, scans[modality]) for modality in recipe.modalities if modality in scans
+        }
+        brain_read = pool.submit(load_mask, brain_used) if brain_used else None
+        lesions_read = pool.submit(load_mask, lesions, threshold=recipe.mask_threshold) if lesions else None
+    files = {**scans, **({"brain": brain} if brain else {}), **({"lesions": lesions} if lesions else {})}
+    return apply(
+        recipe,
+        {modality: read.result() for modality, read in reads.items()},
+        brain_read.result() if brain_read else None,
+        lesions=lesions_read.result() if lesions_read else None,
+        files=files,
+    )
+
+
+def require_same_grid(name: str, grid: ScanGrid, other_name: str, other: ScanGrid) -> None:
+    """Raises DatasetError naming both files and both grids where they differ."""
+    if not grid.same_as(other):
+        raise DatasetError(
+            f"{name} ({grid.describe()}) and {other_name} ({other.describe()}) are on different grids; "
+            "resample one to the other, or take the pair that belongs together"
+        )
+
+
+def _slice_index(recipe: Recipe, has_brain: BoolArray) -> npt.NDArray[np.int32]:
+    """(S,) places of the slices to keep; a slice has brain where interpolation reaches a scan slice that has."""
+    count = recipe.size[recipe.axis]
+    if not recipe.drop_slices_without_brain:
+        return np.arange(count, dtype=np.int32)
+    reach = np.interp(coordinates(len(has_brain), count), np.arange(len(has_brain)), has_brain)
+    return np.flatnonzero(reach > 0).astype(np.int32)
