@@ -1,0 +1,91 @@
+"""The table of backends. Nothing is imported before one is asked for; an absent one says what brings it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+
+from mspipeline.backends.base import Backend
+from mspipeline.config import nearest
+from mspipeline.errors import BackendError, ConfigError
+
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """adapter: `module:class`. distributions: the packages it needs, the framework first, as (import, distribution)."""
+
+    adapter: str
+    distributions: tuple[tuple[str, tuple[str, ...]], ...]
+    remedy: str
+
+
+BACKENDS: dict[str, BackendEntry] = {
+    "tensorflow": BackendEntry(
+        "mspipeline.backends.keras:TensorFlowBackend",
+        (("tensorflow", ("tensorflow", "tensorflow-cpu")), ("keras", ("keras",))),
+        "pip install 'mspipeline[tensorflow]'",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Availability:
+    """version: of the framework, where it is installed. problem: what is missing and what brings it, else empty."""
+
+    version: str | None
+    problem: str = ""
+
+
+def availability(name: str) -> Availability:
+    """Whether a backend's packages are installed here; no framework is loaded. Raises ConfigError for unknown names."""
+    entry = _entry(name)
+    missing = [module for module, _ in entry.distributions if importlib.util.find_spec(module) is None]
+    if missing:
+        return Availability(None, f"backend {name} needs {', '.join(missing)}, not installed here; {entry.remedy}")
+    return Availability(_version(entry.distributions[0][1]))
+
+
+def adapter(name: str) -> type[Backend]:
+    """The adapter's class, its framework not yet loaded. Raises ConfigError for unknown names."""
+    module, _, attribute = _entry(name).adapter.partition(":")
+    found: type[Backend] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def create(name: str) -> Backend:
+    """A new backend. Raises BackendError where its packages are absent, with what brings them."""
+    if problem := availability(name).problem:
+        raise BackendError(problem)
+    return adapter(name)()
+
+
+def _entry(name: str) -> BackendEntry:
+    if name not in BACKENDS:
+        raise ConfigError(f"unknown backend {name!r}; {nearest(name, list(BACKENDS))}")
+    return BACKENDS[name]
+
+
+def _version(distributions: tuple[str, ...]) -> str:
+    for distribution in distributions:
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def probe(name: str) -> str:
+    """Load a backend and run one tiny network through it: what `mspipeline doctor` tries. Returns the device."""
+    import numpy as np
+
+    from mspipeline.backends.base import Execution
+    from mspipeline.network.graph import Builder
+    from mspipeline.network.ops import Input, Sigmoid
+
+    builder = Builder("probe")
+    backend = create(name)
+    backend.build(builder.graph(builder.add("out", Sigmoid(), builder.add("image", Input((2, 2, 1))))), Execution())
+    backend.predict(np.zeros((1, 2, 2, 1), np.float32))
+    return backend.device

@@ -1,0 +1,153 @@
+"""The manifest of a shards folder: what was prepared, by which recipe, and which case is in which subset.
+
+SHARDS/
+  manifest.json          written last: a folder without it is unfinished
+  cases/<case>.h5
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mspipeline.config import Strict, parse
+from mspipeline.datasets.split import Split, Subset
+from mspipeline.errors import ConfigError, DataError, ShardError
+from mspipeline.files import read_json, sha256_file, write_json
+
+SCHEMA_VERSION = 1
+REMEDY = "run `mspipeline prepare` again, it makes only what is missing"
+
+
+class CaseEntry(Strict):
+    """One shard. file: relative to the shards folder. sha256, bytes: of that file.
+
+    slices: S of the shard's `image` (S, H, W, C); image_shape: its (H, W, C).
+    lesion_voxels, lesion_slices: of the stored mask, on the resampled grid; 0 in a healthy case.
+    """
+
+    case: str
+    file: str
+    sha256: str
+    bytes: int
+    slices: int
+    image_shape: tuple[int, int, int]
+    lesion_voxels: int
+    lesion_slices: int
+
+
+class SkippedCase(Strict):
+    """A case that `--skip-incomplete` left out, and why."""
+
+    case: str
+    reason: str
+
+
+class Manifest(Strict):
+    """`manifest.json`. Hashes are SHA-256 in hexadecimal.
+
+    dataset_hash: over case ids, modalities and the SHA-256 of every source file.
+    recipe: as it was applied, every number of it.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    dataset_name: str
+    dataset_hash: str
+    recipe: dict[str, Any]
+    recipe_hash: str
+    channels: tuple[str, ...]
+    split: Split
+    split_hash: str
+    cases: tuple[CaseEntry, ...]
+    skipped: tuple[SkippedCase, ...] = ()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C), the same for every case: the recipe sets it."""
+        return self.cases[0].image_shape
+
+    def subset(self, name: Subset) -> list[CaseEntry]:
+        """The cases of a subset, in the split's order; an empty list where it has none."""
+        entries = {entry.case: entry for entry in self.cases}
+        return [entries[case] for case in self.split.cases(name)]
+
+
+def manifest_path(shards: Path) -> Path:
+    """Where a shards folder has its manifest."""
+    return shards / "manifest.json"
+
+
+def shard_path(shards: Path, case: str) -> Path:
+    """Where a shards folder has the shard of a case."""
+    return shards / "cases" / f"{case}.h5"
+
+
+def write_manifest(shards: Path, manifest: Manifest) -> None:
+    """Write the manifest, whole or not at all. Raises StorageError."""
+    write_json(manifest_path(shards), manifest.model_dump(mode="json"))
+
+
+def load_manifest(shards: Path) -> Manifest:
+    """The manifest of a shards folder.
+
+    Raises ShardError where there is none, or it does not fit, or it is of another schema version.
+    """
+    path = manifest_path(shards)
+    try:
+        document = read_json(path, what="shard manifest", remedy="name a folder that `mspipeline prepare` finished")
+        if isinstance(document, dict) and document.get("schema_version") != SCHEMA_VERSION:
+            raise ShardError(
+                f"{path}: schema version {document.get('schema_version')}, expected {SCHEMA_VERSION}; "
+                "prepare the scans again into a new folder"
+            )
+        manifest = parse(document, Manifest, where=str(path))
+    except ShardError:
+        raise
+    except (DataError, ConfigError) as error:
+        raise ShardError(str(error)) from error
+    known = [entry.case for entry in manifest.cases]
+    dealt = [*manifest.split.train, *manifest.split.validation, *manifest.split.test]
+    if not known or sorted(known) != sorted(dealt):
+        raise ShardError(f"{path}: its split does not name each of its {len(known)} cases once; {REMEDY}")
+    return manifest
+
+
+def verify_shards(
+    shards: Path,
+    manifest: Manifest,
+    *,
+    entries: Sequence[CaseEntry] | None = None,
+    report: Callable[[str, int, int], None] | None = None,
+) -> None:
+    """Compare shards' SHA-256 with the manifest; `report(case, done, total)` after each.
+
+    entries: those to look at; all of the manifest where None.
+    Raises ShardError, one line that names every shard that is missing or has changed.
+    """
+    faults = []
+    looked_at = manifest.cases if entries is None else entries
+    for done, entry in enumerate(looked_at, start=1):
+        if fault := shard_fault(shards, entry):
+            faults.append(f"{entry.file} {fault}")
+        if report:
+            report(entry.case, done, len(looked_at))
+    raise_faults(shards, faults, len(looked_at))
+
+
+def shard_fault(shards: Path, entry: CaseEntry) -> str | None:
+    """What is wrong with one shard's file ("is missing", "has changed"), or None."""
+    path = shards / entry.file
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
+        return "has changed since it was written"
+    return None
+
+
+def raise_faults(shards: Path, faults: Sequence[str], total: int) -> None:
+    """One ShardError for all faulty shards; nothing where there are none."""
+    if not faults:
+        return
+    shown = ", ".join(faults[:5]) + (f" and {len(faults) - 5} more" if len(faults) > 5 else "")
+    raise ShardError(f"{shards}: {len(faults)} of {total} shards are not as the manifest says ({shown}); {REMEDY}")

@@ -1,0 +1,252 @@
+"""Streams of shuffled batches from the shards of a subset, and whole cases for inference.
+
+The order of an epoch depends on the seed and the epoch's number alone, whatever backend asks. One thread reads ahead:
+HDF5 holds one global lock, a second thread would wait for it. At any time at most `prefetch_batches` + 2 batches and
+16 open files are in memory, however many cases there are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from mspipeline.errors import ShardError
+from mspipeline.shards.manifest import REMEDY, CaseEntry
+from mspipeline.shards.prefetch import Prefetch
+from mspipeline.shards.writer import SCHEMA_VERSION
+from mspipeline.volume import ScanGrid
+
+OPEN_FILES = 16
+"""Each costs about 0.7 MiB of HDF5's own memory; opening one again about 0.8 ms (HDF5 1.14, 2-core machine)."""
+UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError)
+"""What h5py raises on files that are missing, damaged or of another layout."""
+
+IntArray = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N slices. Every batch has arrays of its own, so it may be kept or changed.
+
+    images: (N, H, W, C) float32. masks: (N, H, W, 1) float32, 0 or 1.
+    cases: (N,) int32, places in the reader's `case_ids`. slices: (N,) int32, on the resampled volume's slice axis.
+    """
+
+    images: npt.NDArray[np.float32]
+    masks: npt.NDArray[np.float32]
+    cases: IntArray
+    slices: IntArray
+
+
+@dataclass(frozen=True)
+class CaseShard:
+    """One whole case.
+
+    images: (S, H, W, C) float32. slice_index: (S,) int32, the place of each on the slice axis of a resampled volume of
+    `volume_shape` (X, Y, Z). scan_mask: the truth, bool, on the canonical axes of `grid`, the scan's own.
+    """
+
+    case: str
+    images: npt.NDArray[np.float32]
+    slice_index: IntArray
+    volume_shape: tuple[int, int, int]
+    scan_mask: npt.NDArray[np.bool_]
+    grid: ScanGrid
+
+
+def read_case(shards: Path, entry: CaseEntry) -> CaseShard:
+    """One case whole. Raises ShardError where its shard is missing, damaged or of another case."""
+    path = shards / entry.file
+    try:
+        with _open(path, entry) as file:
+            x, y, z = (int(size) for size in file.attrs["volume_shape"])
+            return CaseShard(
+                case=entry.case,
+                images=file["image"][...],
+                slice_index=file["slice_index"][...],
+                volume_shape=(x, y, z),
+                scan_mask=file["scan_mask"][...].astype(bool),
+                grid=ScanGrid.from_json(json.loads(file.attrs["scan_grid"])),
+            )
+    except UNREADABLE as error:
+        raise _damaged(path, entry, error) from error
+
+
+class ShardReader:
+    """Batches of slices from some cases, epoch by epoch.
+
+    shards: folder of the manifest. entries: of the subset to read; none gives epochs without steps.
+    shuffle: False keeps the order of entries and slices. prefetch_batches: read ahead of the consumer, at least 1.
+    Raises ShardError where the cases' image shapes differ.
+    """
+
+    def __init__(
+        self,
+        shards: Path,
+        entries: Sequence[CaseEntry],
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        prefetch_batches: int = 4,
+    ) -> None:
+        if batch_size < 1 or prefetch_batches < 1 or seed < 0:
+            raise ValueError(f"batch_size {batch_size}, prefetch_batches {prefetch_batches}, seed {seed}")
+        for entry in entries:
+            if entry.image_shape != entries[0].image_shape:
+                raise ShardError(
+                    f"{shards}: images of {entry.case} are {entry.image_shape}, those of {entries[0].case} "
+                    f"{entries[0].image_shape}; prepare all cases by one recipe into a new folder"
+                )
+        self.case_ids = [entry.case for entry in entries]
+        self._shards = shards
+        self._entries = tuple(entries)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._shuffle = shuffle
+        self._prefetch_batches = prefetch_batches
+        self._starts = np.cumsum([0, *(entry.slices for entry in entries)])
+        self._running: set[Prefetch[Batch]] = set()
+        self._closed = False
+
+    @property
+    def images(self) -> int:
+        """Slices in all."""
+        return int(self._starts[-1])
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch; the last may be smaller."""
+        return -(-self.images // self._batch_size)
+
+    def epoch(self, number: int, *, first_step: int = 0) -> Generator[Batch, None, None]:
+        """Every slice once, from batch `first_step` on: a resumed epoch goes on with the batches it had left.
+
+        The reading thread runs from the first batch asked for until the last one, an error, or the end of the
+        generator: its `close`, its disposal, or the reader's `close`.
+        Raises ShardError where there is no such step, and, while iterating, where a shard cannot be read.
+        """
+        if self._closed:
+            raise ShardError(f"{self._shards}: the reader is closed; open a new one")
+        if not 0 <= first_step <= self.steps:
+            raise ShardError(
+                f"{self._shards}: epoch {number} has {self.steps} steps of {self._batch_size} images and cannot go on "
+                f"at step {first_step}; resume with the batch size and cases it began with"
+            )
+        return self._stream(number, first_step)
+
+    def close(self) -> None:
+        """Stop every running epoch. Closing twice does nothing."""
+        self._closed = True
+        for prefetch in list(self._running):
+            prefetch.stop()
+
+    def __enter__(self) -> ShardReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _stream(self, number: int, first_step: int) -> Generator[Batch, None, None]:
+        prefetch = Prefetch(self._batches(number, first_step), self._prefetch_batches, name="shard-reader")
+        self._running.add(prefetch)
+        try:
+            while (batch := prefetch.next()) is not None:
+                yield batch
+        finally:
+            prefetch.stop()
+            self._running.discard(prefetch)
+
+    def _order(self, number: int) -> IntArray:
+        """(images,) places in the sequence of all slices of all cases."""
+        order = np.arange(self.images, dtype=np.int32)
+        if self._shuffle:
+            np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, number]))).shuffle(order)
+        return order
+
+    def _batches(self, number: int, first_step: int) -> Generator[Batch, None, None]:
+        order = self._order(number)
+        opened = _OpenShards(self._shards)
+        try:
+            for start in range(first_step * self._batch_size, self.images, self._batch_size):
+                places = order[start : start + self._batch_size]
+                cases = (np.searchsorted(self._starts, places, side="right") - 1).astype(np.int32)
+                rows = places - self._starts[cases]
+                height, width, channels = self._entries[0].image_shape
+                images = np.empty((places.size, height, width, channels), np.float32)
+                masks = np.empty((places.size, height, width), np.uint8)
+                slices = np.empty(places.size, np.int32)
+                for n, (case, row) in enumerate(zip(cases, rows, strict=True)):
+                    slices[n] = opened.read(self._entries[case], int(row), images[n], masks[n])
+                yield Batch(images, masks[..., None].astype(np.float32), cases, slices)
+        finally:
+            opened.close()
+
+
+class _OpenShards:
+    """The least recently used of OPEN_FILES open shards makes room for the next. Belongs to one thread."""
+
+    def __init__(self, shards: Path) -> None:
+        self._shards = shards
+        self._files: OrderedDict[str, tuple[Any, Any, Any, IntArray]] = OrderedDict()
+
+    def read(self, entry: CaseEntry, row: int, image: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8]) -> np.int32:
+        """Fill image (H, W, C) and mask (H, W) with a row of a shard; return its slice_index. Raises ShardError."""
+        try:
+            _, images, masks, slice_index = self._open(entry)
+            images.read_direct(image, np.s_[row])
+            masks.read_direct(mask, np.s_[row])
+            return np.int32(slice_index[row])
+        except UNREADABLE as error:
+            raise _damaged(self._shards / entry.file, entry, error) from error
+
+    def close(self) -> None:
+        """Close every file."""
+        for file, *_ in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _open(self, entry: CaseEntry) -> tuple[Any, Any, Any, IntArray]:
+        if entry.file in self._files:
+            self._files.move_to_end(entry.file)
+            return self._files[entry.file]
+        if len(self._files) >= OPEN_FILES:
+            self._files.popitem(last=False)[1][0].close()
+        file = _open(self._shards / entry.file, entry)
+        try:
+            opened = (file, file["image"], file["mask"], file["slice_index"][...])
+        except BaseException:
+            file.close()
+            raise
+        self._files[entry.file] = opened
+        return opened
+
+
+def _open(path: Path, entry: CaseEntry) -> Any:
+    """The shard of a case, open. No chunk is read twice, so none is cached; shards never change, so none is locked."""
+    file = h5py.File(path, "r", rdcc_nbytes=0, locking=False)
+    try:
+        found = (int(file.attrs["schema_version"]), str(file.attrs["case"]), tuple(file["image"].shape))
+        expected = (SCHEMA_VERSION, entry.case, (entry.slices, *entry.image_shape))
+        if found != expected:
+            raise ValueError(f"holds {found}, the manifest says {expected}")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _damaged(path: Path, entry: CaseEntry, error: BaseException) -> ShardError:
+    said = " ".join(str(error).split())
+    return ShardError(f"{path}: shard of case {entry.case} is missing or damaged ({said}); delete it and {REMEDY}")

@@ -1,0 +1,140 @@
+"""Writing one case to its shard: a self-contained HDF5 file, whole or not at all, the same bytes for the same case.
+
+    image         (S, H, W, C) float32, one chunk a slice; slices of zeros take no room
+    mask          (S, H, W) uint8, one chunk a slice
+    slice_index   (S,) int32, places on the resampled volume's slice axis
+    scan_mask     (X, Y, Z) uint8, the truth on the scan's own canonical grid
+    attributes    schema_version, case, recipe_hash, sources, scan_grid, volume_shape, brain_source, intensity,
+                  lesion_voxels, lesion_slices
+
+Every chunk carries a checksum (fletcher32): a damaged one is noticed when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mspipeline.errors import ShapeError, ShardError
+from mspipeline.files import sha256_file, write_bytes
+from mspipeline.preprocess.prepared import PreparedCase
+from mspipeline.shards.manifest import REMEDY, CaseEntry, shard_path
+
+SCHEMA_VERSION = 1
+GROWTH_BYTES = 16 << 20
+"""The in-memory file grows by this much at a time."""
+
+COMPRESSION: dict[str, dict[str, Any]] = {
+    "none": {},
+    "lzf": {"compression": "lzf"},
+    "gzip": {"compression": "gzip", "compression_opts": 1, "shuffle": True},
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that a shard was made from. file: relative to the dataset. sha256: of its bytes."""
+
+    file: str
+    sha256: str
+
+
+def write_shard(
+    shards: Path, case: str, prepared: PreparedCase, sources: Mapping[str, Source], *, threads: int = 1
+) -> CaseEntry:
+    """Write SHARDS/cases/<case>.h5 and return its entry for the manifest.
+
+    prepared: with its lesion mask. sources: modality, "lesions" and, where used, "brain" -> file.
+    threads: that resample slices while others are compressed; the bytes do not depend on it.
+    The file is built in memory (a compressed case) and handed to the disk in one piece: HDF5 on a full disk fails in
+    ways it does not report at the write that failed.
+    Raises ShapeError where the case has no lesion mask or no slice, StorageError where the disk refuses.
+    """
+    if prepared.lesions is None or not len(prepared.slice_index):
+        raise ShapeError(f"{case}: has no {'slices' if prepared.lesions is not None else 'lesion mask'} to store")
+    slices = len(prepared.slice_index)
+    height, width, channels = prepared.image_shape
+    options = {"track_times": False, "fletcher32": True, **COMPRESSION[prepared.recipe.compression]}
+    with h5py.File(
+        f"{case}.h5", "w", driver="core", backing_store=False, block_size=GROWTH_BYTES, track_order=False
+    ) as file:
+        image = file.create_dataset(
+            "image", (slices, height, width, channels), "f4", chunks=(1, height, width, channels), **options
+        )
+        mask = file.create_dataset("mask", (slices, height, width), "u1", chunks=(1, height, width), **options)
+        lesion_voxels = lesion_slices = 0
+        for block in prepared.blocks(threads=threads):
+            for place, pixels in enumerate(block.images, start=block.first):
+                if pixels.any():
+                    image[place] = pixels
+            for place, lesions in enumerate(() if block.mask is None else block.mask, start=block.first):
+                if voxels := int(np.count_nonzero(lesions)):
+                    mask[place] = lesions
+                    lesion_voxels += voxels
+                    lesion_slices += 1
+        file.create_dataset("slice_index", data=prepared.slice_index, track_times=False)
+        truth = np.ascontiguousarray(prepared.lesions).view(np.uint8)
+        file.create_dataset("scan_mask", data=truth, chunks=(1, *truth.shape[1:]), **options)
+        file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs["case"] = case
+        file.attrs["recipe_hash"] = prepared.recipe.hash
+        file.attrs["sources"] = _json({name: asdict(source) for name, source in sources.items()})
+        file.attrs["scan_grid"] = _json(prepared.grid.to_json())
+        file.attrs["volume_shape"] = np.array(prepared.volume_shape, np.int64)
+        file.attrs["brain_source"] = prepared.brain_source
+        file.attrs["intensity"] = _json({name: asdict(stats) for name, stats in prepared.intensity.items()})
+        file.attrs["lesion_voxels"] = lesion_voxels
+        file.attrs["lesion_slices"] = lesion_slices
+        file.flush()
+        content: bytes = file.id.get_file_image()
+    path = shard_path(shards, case)
+    write_bytes(path, content)
+    return CaseEntry(
+        case=case,
+        file=path.relative_to(shards).as_posix(),
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        slices=slices,
+        image_shape=prepared.image_shape,
+        lesion_voxels=lesion_voxels,
+        lesion_slices=lesion_slices,
+    )
+
+
+def read_entry(shards: Path, case: str) -> tuple[CaseEntry, str, dict[str, Source]]:
+    """What a shard on disk is: its manifest entry, its recipe's hash and its sources.
+
+    Every chunk is read, so that what it says is worth keeping. Raises ShardError where the file is damaged.
+    """
+    path = shard_path(shards, case)
+    try:
+        with h5py.File(path, "r") as file:
+            for name in ("image", "mask", "scan_mask"):
+                for place in range(len(file[name])) if name != "scan_mask" else [...]:
+                    file[name][place]
+            slices, height, width, channels = file["image"].shape
+            entry = CaseEntry(
+                case=str(file.attrs["case"]),
+                file=path.relative_to(shards).as_posix(),
+                sha256=sha256_file(path),
+                bytes=path.stat().st_size,
+                slices=slices,
+                image_shape=(height, width, channels),
+                lesion_voxels=int(file.attrs["lesion_voxels"]),
+                lesion_slices=int(file.attrs["lesion_slices"]),
+            )
+            sources = {name: Source(**source) for name, source in json.loads(file.attrs["sources"]).items()}
+            return entry, str(file.attrs["recipe_hash"]), sources
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise ShardError(f"{path}: a damaged shard ({error}); delete it and {REMEDY}") from error
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, sort_keys=True, allow_nan=False)

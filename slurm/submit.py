@@ -1,0 +1,212 @@
+"""A cell's job, handed to a site through submitit: submitted, looked at, stopped.
+
+submitit's local executor starts a launcher, and the launcher starts the job:
+
+    campaign -> launcher (submitit.local) -> job (run_commands) -> command (the supervisor) -> the work itself
+
+Its own `cancel` sends SIGINT to the launcher, which kills the job a second later and so leaves the supervisor an orphan
+in the middle of a checkpoint. Hence SIGINT stays blocked in the launcher, and a job is stopped by TERM.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from mspipeline.config import Strict, parse
+from mspipeline.errors import ConfigError, DataError, RunFolderError, StorageError
+from mspipeline.files import read_json, write_json
+from slurm import processes
+from slurm.attempt import AttemptRecord, run_commands, utc_now
+from slurm.lock import held
+from slurm.site import Partition, Site
+
+LOCAL_TIME_MIN = 366 * 24 * 60
+
+
+class Submission(Strict):
+    """`submission.json` of a cell: the job it was last handed to. Written by the campaign alone.
+
+    pid: of submitit's launcher on `host`; null on SLURM.
+    """
+
+    schema_version: int = 1
+    executor: Literal["local", "slurm"]
+    job_id: str
+    host: str
+    pid: int | None
+    pid_created: float | None
+    logs: Path
+    log: Path
+    submitted_utc: str
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A job that this process submitted."""
+
+    submission: Submission
+    job: Any
+
+    def ended(self) -> bool:
+        """Whether the job is over; asks the scheduler, and reaps the launcher of a local job."""
+        return bool(self.job.done(force_check=True))
+
+
+@contextmanager
+def sigint_held_back() -> Iterator[None]:
+    """Keep Ctrl-C waiting until the block is left, and away from every process started inside it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def submit(
+    site: Site, device: str, name: str, commands: Sequence[Sequence[str]], cell_folder: Path, logs: Path
+) -> Handle:
+    """Hand one cell to the site and record it in `cell_folder`/submission.json.
+
+    device: of the cell; chooses the partition. logs: a folder of this submission's own. Call inside `sigint_held_back`.
+    Raises ConfigError where the site cannot take the job, StorageError where `logs` cannot be written.
+    """
+    partition_name, partition = site.partition_for(device)
+    lines = [list(command) for command in commands]
+    if site.executor == "local":
+        lines = [[*_cuda_as_here(), *line] for line in lines]
+    try:
+        # -P: a folder called `slurm` or `jobs` where the user stands must not hide this package.
+        python = {f"{site.executor}_python": f"{shlex.quote(sys.executable)} -P"}
+        executor = submitit.AutoExecutor(logs, cluster=site.executor, **python)
+        executor.update_parameters(**parameters(site, name, partition_name, partition))
+        job = executor.submit(run_commands, lines, str(cell_folder))
+    except (RuntimeError, FailedJobError, FailedSubmissionError) as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(
+            f"site {site.name}: cannot submit {name} to {site.executor}: {said}; correct the site file"
+        ) from error
+    except OSError as error:
+        raise StorageError(
+            f"{logs}: cannot be written ({error.strerror}); free some space or choose another folder"
+        ) from error
+    pid = int(job.job_id) if site.executor == "local" else None
+    submission = Submission(
+        executor=site.executor,
+        job_id=job.job_id,
+        host=socket.gethostname(),
+        pid=pid,
+        pid_created=processes.created(pid),
+        logs=logs,
+        log=job.paths.stdout,
+        submitted_utc=utc_now(),
+    )
+    write_json(submission_path(cell_folder), submission.model_dump(mode="json"))
+    return Handle(submission, job)
+
+
+def parameters(site: Site, name: str, partition_name: str, partition: Partition) -> dict[str, Any]:
+    """What submitit is told about one job, in its own words."""
+    common = {"name": name, "stderr_to_stdout": True}
+    if site.executor == "local":
+        return {**common, "timeout_min": partition.time_min or LOCAL_TIME_MIN}
+    asked = {
+        "slurm_partition": partition_name,
+        "timeout_min": partition.time_min,
+        "cpus_per_task": partition.cpus,
+        "mem_gb": partition.mem_gb,
+        "slurm_gres": partition.gres,
+        "slurm_account": partition.account,
+        "slurm_qos": partition.qos,
+    }
+    return {**common, **{key: value for key, value in asked.items() if value is not None}}
+
+
+def submission_path(cell_folder: Path) -> Path:
+    """Where a cell's `submission.json` is."""
+    return cell_folder / "submission.json"
+
+
+def read_submission(cell_folder: Path) -> Submission | None:
+    """The job a cell was last handed to; None where it never was. Raises RunFolderError where it is not readable."""
+    path = submission_path(cell_folder)
+    if not path.exists():
+        return None
+    try:
+        document = read_json(path, what="record of a cell's job", remedy="remove it and resume the campaign")
+        return parse(document, Submission, where=str(path))
+    except (DataError, ConfigError) as error:
+        raise RunFolderError(str(error)) from error
+
+
+def queued(submission: Submission) -> bool:
+    """Whether the job is still waiting or running. A local job of another host counts as such: none can tell."""
+    if submission.executor == "slurm":
+        return not submitit.SlurmJob(submission.logs, submission.job_id).done(force_check=True)
+    return submission.host != socket.gethostname() or processes.find(submission.pid, submission.pid_created) is not None
+
+
+def running(attempt: AttemptRecord, submission: Submission | None, cell_folder: Path) -> bool:
+    """Whether an attempt still lives: by its lock on this host, by its job elsewhere."""
+    if attempt.exit_code is not None:
+        return False
+    if attempt.host == socket.gethostname():
+        return held(cell_folder / "lock")
+    return submission is None or queued(submission)
+
+
+def stop(submission: Submission | None, attempt: AttemptRecord | None) -> None:
+    """Ask a cell to end in order: its state saved, its process tree gone. Asking again does no harm."""
+    if submission is not None and submission.executor == "slurm":
+        submitit.SlurmJob(submission.logs, submission.job_id).cancel(check=False)
+        return
+    alive = _processes(submission, attempt)
+    leaders = [process for process in alive if attempt is not None and process.pid == attempt.pid]
+    launchers = [process for process in alive if submission is not None and process.pid == submission.pid]
+    tops = [process for process in alive if processes.parent(process) not in {other.pid for other in alive}]
+    for process in leaders or launchers or tops:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+
+
+def kill(submission: Submission | None, attempt: AttemptRecord | None) -> None:
+    """End a cell's processes at once; what was not on disk is lost."""
+    if submission is not None and submission.executor == "slurm":
+        submitit.SlurmJob(submission.logs, submission.job_id).cancel(check=False)
+        return
+    patience_ends = time.monotonic() + 5
+    while (alive := _processes(submission, attempt)) and time.monotonic() < patience_ends:
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=0.2)
+
+
+def _processes(submission: Submission | None, attempt: AttemptRecord | None) -> list[psutil.Process]:
+    """Every process of a local cell on this host: launcher, job, the members of the job's session, all descendants."""
+    here = socket.gethostname()
+    found: list[psutil.Process] = []
+    if submission is not None and submission.host == here:
+        found.extend(processes.tree(submission.pid, submission.pid_created))
+    if attempt is not None and attempt.host == here and attempt.exit_code is None:
+        found.extend(processes.session(attempt.pid, attempt.pid_created))
+    return list({process.pid: process for process in found}.values())
+
+
+def _cuda_as_here() -> list[str]:
+    """Start of a command line that keeps this process's choice of GPUs, which submitit's local executor empties."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return ["env", "-u", "CUDA_VISIBLE_DEVICES"] if chosen is None else ["env", f"CUDA_VISIBLE_DEVICES={chosen}"]

@@ -1,0 +1,188 @@
+"""What every backend must do, run over each that is installed here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import signal
+
+from mspipeline.backends.base import Adam, Backend, Execution
+from mspipeline.backends.registry import BACKENDS, adapter, availability, create
+from mspipeline.errors import BackendError, ShapeError
+from mspipeline.models.catalogue import build
+from mspipeline.network.graph import Builder, Graph
+from mspipeline.network.ops import BatchNorm, Concat, Conv, Input, MaxPool, Op, Relu, Sigmoid, Upsample
+from mspipeline.network.weights import initial_weights
+from mspipeline.telemetry.gpu import open_gpus
+from mspipeline.training import losses
+
+UNET = build("unet2d", (32, 48, 1), {"base_width": 4})
+CONV = Conv(3, (2, 3), (1, 1), (1, 1), ((0, 1), (1, 1)), bias=True)
+POINTWISE = Conv(1, (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), bias=True)
+
+
+@pytest.fixture(params=BACKENDS)
+def name(request: pytest.FixtureRequest) -> str:
+    if problem := availability(request.param).problem:
+        pytest.skip(problem)
+    return str(request.param)
+
+
+def trained(
+    name: str, graph: Graph = UNET, *, loss: Any = "bce", learning_rate: float = 1e-3, epsilon: float = 1e-7
+) -> Backend:
+    backend = create(name)
+    backend.build(graph, Execution(device="cpu", threads=2, seed=5))
+    backend.set_weights(initial_weights(graph, 0))
+    backend.compile(loss, Adam(learning_rate, epsilon=epsilon))
+    return backend
+
+
+def batch(count: int = 4, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    images = np.random.default_rng(seed).standard_normal((count, 32, 48, 1)).astype(np.float32)
+    return images, (images > 1).astype(np.float32)
+
+
+def correlate(image: np.ndarray, kernel: np.ndarray, bias: np.ndarray, padding: Any) -> np.ndarray:
+    """(H, W, I), (kh, kw, I, O) -> (H', W', O), by SciPy: another implementation than any backend's."""
+    padded = np.pad(image, (*padding, (0, 0))).astype(float)
+    maps = [signal.correlate(padded, kernel[..., o], mode="valid")[..., 0] for o in range(kernel.shape[3])]
+    return np.stack(maps, axis=-1) + bias
+
+
+def small_graph() -> Graph:
+    builder = Builder("small")
+    image = builder.add("image", Input((6, 8, 2)))
+    x = builder.add("conv", CONV, image)
+    x = builder.add("norm", BatchNorm(0.9, 1e-5), x)
+    x = builder.add("act", Relu(), x)
+    x = builder.add("pool", MaxPool((2, 2), (2, 2), ((0, 0), (0, 0)), ceil=False), x)
+    x = builder.add("up", Upsample((2, 2)), x)
+    x = builder.add("join", Concat(), image, x)
+    x = builder.add("point", POINTWISE, x)
+    return builder.graph(builder.add("out", Sigmoid(), x))
+
+
+def test_a_forward_pass_equals_scipys(name: str) -> None:
+    graph, rng = small_graph(), np.random.default_rng(1)
+    weights = {key: rng.random(spec.shape).astype(np.float32) + 0.1 for key, spec in graph.weights().items()}
+    image = rng.standard_normal((6, 8, 2)).astype(np.float32)
+    x = correlate(image, weights["conv", "kernel"], weights["conv", "bias"], CONV.padding)
+    scale = weights["norm", "gamma"] / np.sqrt(weights["norm", "variance"] + 1e-5)
+    x = np.maximum((x - weights["norm", "mean"]) * scale + weights["norm", "beta"], 0)
+    x = x.reshape(3, 2, 4, 2, 3).max(axis=(1, 3)).repeat(2, axis=0).repeat(2, axis=1)
+    x = np.concatenate([image, x], axis=-1) @ weights["point", "kernel"][0, 0] + weights["point", "bias"]
+    backend = create(name)
+    backend.build(graph, Execution(device="cpu", threads=2))
+    backend.set_weights(weights)
+    assert np.allclose(backend.predict(image[None])[0], 1 / (1 + np.exp(-x)), atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["bce", "dice"])
+def test_losses_are_the_references(name: str, loss: str) -> None:
+    backend, (images, masks) = trained(name, loss=loss), batch()
+    result = backend.evaluate_step(images, masks)
+    assert result.loss == pytest.approx(getattr(losses, loss)(masks, result.probability.astype(float)), rel=1e-5)
+    assert np.array_equal(result.probability, backend.predict(images))
+
+
+@pytest.mark.parametrize("epsilon", [1e-7, 1e-2])
+def test_three_adam_steps_are_the_papers(name: str, epsilon: float) -> None:
+    """Algorithm 1 of Kingma & Ba line by line; the large epsilon shows where it is added."""
+    builder = Builder("logistic")
+    x = builder.add("point", POINTWISE, builder.add("image", Input((4, 4, 2))))
+    graph = builder.graph(builder.add("out", Sigmoid(), x))
+    backend, rng = trained(name, graph, learning_rate=0.1, epsilon=epsilon), np.random.default_rng(2)
+    kernel = backend.weights()["point", "kernel"][0, 0].astype(float)
+    bias, mean, square = np.zeros(1), np.zeros((3, 1)), np.zeros((3, 1))
+    for step in (1, 2, 3):
+        images = rng.standard_normal((3, 4, 4, 2)).astype(np.float32)
+        masks = (rng.random((3, 4, 4, 1)) > 0.5).astype(np.float32)
+        probability = 1 / (1 + np.exp(-(images @ kernel + bias)))
+        assert backend.train_step(images, masks).loss == pytest.approx(losses.bce(masks, probability), rel=1e-5)
+        slope = losses.bce_gradient(masks, probability) * probability * (1 - probability)
+        gradient = np.vstack([np.einsum("nhwi,nhwo->io", images, slope), slope.sum((0, 1, 2))])
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        change = 0.1 * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + epsilon)
+        kernel, bias = kernel - change[:2], bias - change[2]
+        assert np.allclose(backend.weights()["point", "kernel"][0, 0], kernel, atol=1e-5)
+        assert np.allclose(backend.weights()["point", "bias"], bias, atol=1e-5)
+
+
+def test_training_lowers_the_loss(name: str) -> None:
+    backend, (images, masks) = trained(name, learning_rate=1e-2), batch()
+    values = [backend.train_step(images, masks).loss for _ in range(30)]
+    assert values[-1] < 0.7 * values[0]
+
+
+def test_normalisation_keeps_the_stated_share_of_its_running_mean(name: str) -> None:
+    backend, (images, masks) = trained(name), batch()
+    kernel, bias = (backend.weights()["enc1_conv1", part] for part in ("kernel", "bias"))
+    maps = np.stack([correlate(image, kernel, bias, ((1, 1), (1, 1))) for image in images])
+    backend.train_step(images, masks)
+    assert np.allclose(backend.weights()["enc1_conv1_bn", "mean"], 0.1 * maps.mean(axis=(0, 1, 2)), atol=1e-6)
+    expected = 0.9 + 0.1 * maps.var(axis=(0, 1, 2))
+    assert np.allclose(backend.weights()["enc1_conv1_bn", "variance"], expected, rtol=1e-4)
+
+
+def test_going_on_from_a_state_equals_never_having_stopped(name: str) -> None:
+    """Dropout is in the network, so its generator must go on too."""
+    backend = trained(name)
+    batches = [batch(seed=number) for number in range(6)]
+    for each in batches[:3]:
+        backend.train_step(*each)
+    weights, state = backend.weights(), backend.state()
+    uninterrupted = [backend.train_step(*each).loss for each in batches[3:]]
+    other = trained(name)
+    other.train_step(*batches[5])
+    other.set_weights(weights)
+    other.set_state(state)
+    assert [other.train_step(*each).loss for each in batches[3:]] == uninterrupted
+    final, expected = other.weights(), backend.weights()
+    assert all(np.array_equal(final[key], expected[key]) for key in expected)
+
+
+def test_the_last_batch_may_be_smaller(name: str) -> None:
+    backend = trained(name)
+    for count in (4, 1, 3):
+        assert backend.train_step(*batch(count)).probability.shape == (count, 32, 48, 1)
+        assert backend.predict(batch(count)[0]).shape == (count, 32, 48, 1)
+
+
+def test_weights_come_back_as_they_went_in(name: str) -> None:
+    backend, weights = trained(name), initial_weights(UNET, 9)
+    backend.set_weights(weights)
+    back = backend.weights()
+    assert back.keys() == weights.keys()
+    assert all(np.array_equal(back[key], weights[key]) for key in weights)
+
+
+def test_weights_and_state_of_another_network_are_refused(name: str) -> None:
+    backend, other = trained(name), build("unet2d", (32, 48, 1), {"base_width": 8})
+    with pytest.raises(ShapeError, match="another network"):
+        backend.set_weights(initial_weights(other, 0))
+    state = backend.state()
+    state.pop(next(iter(state)))
+    with pytest.raises(ShapeError, match="another network"):
+        backend.set_state(state)
+
+
+def test_an_operation_that_a_backend_lacks_is_named_before_the_framework_is_used(name: str) -> None:
+    class Median(Op):
+        def output_shape(self, inputs: Any) -> Any:
+            return inputs[0]
+
+    builder = Builder("odd")
+    graph = builder.graph(builder.add("middle", Median(), builder.add("image", Input((4, 4, 1)))))
+    with pytest.raises(BackendError, match=rf"{name} cannot realise odd: middle \(Median\)"):
+        adapter(name).check(graph)
+
+
+def test_a_gpu_that_is_not_there_is_said(name: str) -> None:
+    backend = create(name)
+    if open_gpus() is not None:
+        pytest.skip("there is a GPU here")
+    with pytest.raises(BackendError, match="sees no GPU here"):
+        backend.build(UNET, Execution(device="gpu", threads=2))

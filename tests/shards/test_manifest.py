@@ -1,0 +1,110 @@
+"""The manifest of a shards folder."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from mspipeline.datasets.split import Split
+from mspipeline.errors import ShardError
+from mspipeline.files import read_json, write_json
+from mspipeline.shards.manifest import CaseEntry, Manifest, SkippedCase, load_manifest, verify_shards, write_manifest
+
+CONTENT = {"sub-01": b"one", "sub-02": b"two", "sub-03": b"three"}
+
+
+def entry(case: str) -> CaseEntry:
+    content = CONTENT[case]
+    return CaseEntry(
+        case=case,
+        file=f"cases/{case}.h5",
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        slices=4,
+        image_shape=(8, 9, 1),
+        lesion_voxels=5,
+        lesion_slices=2,
+    )
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    split = Split(seed=0, train=("sub-03", "sub-01"), validation=("sub-02",))
+    manifest = Manifest(
+        dataset_name="three",
+        dataset_hash="d",
+        recipe={"kind": "slices2d"},
+        recipe_hash="r",
+        channels=("FLAIR",),
+        split=split,
+        split_hash=split.hash,
+        cases=tuple(entry(case) for case in CONTENT),
+        skipped=(SkippedCase(case="sub-04", reason="no FLAIR"),),
+    )
+    (tmp_path / "cases").mkdir()
+    for case, content in CONTENT.items():
+        (tmp_path / f"cases/{case}.h5").write_bytes(content)
+    write_manifest(tmp_path, manifest)
+    return tmp_path
+
+
+def test_what_is_written_is_read(shards: Path) -> None:
+    manifest = load_manifest(shards)
+    assert manifest.image_shape == (8, 9, 1)
+    assert [entry.case for entry in manifest.subset("train")] == ["sub-03", "sub-01"]
+    assert [entry.case for entry in manifest.subset("validation")] == ["sub-02"]
+    assert manifest.subset("test") == []
+    assert manifest.skipped == (SkippedCase(case="sub-04", reason="no FLAIR"),)
+
+
+def test_its_json_has_the_keys_that_others_read(shards: Path) -> None:
+    document = read_json(shards / "manifest.json", what="", remedy="")
+    assert set(document) == {
+        *("schema_version", "dataset_name", "dataset_hash", "recipe", "recipe_hash", "channels"),
+        *("split", "split_hash", "cases", "skipped"),
+    }
+    assert document["split"] == {"seed": 0, "train": ["sub-03", "sub-01"], "validation": ["sub-02"], "test": []}
+
+
+def test_a_folder_without_a_manifest_is_unfinished(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=r"no such file, expected a shard manifest; .*mspipeline prepare"):
+        load_manifest(tmp_path)
+
+
+def test_a_torn_manifest_and_one_of_another_version_are_refused(shards: Path) -> None:
+    path = shards / "manifest.json"
+    document = read_json(path, what="", remedy="")
+    write_json(path, {**document, "schema_version": 2})
+    with pytest.raises(ShardError, match="schema version 2, expected 1"):
+        load_manifest(shards)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ShardError, match="not a readable shard manifest"):
+        load_manifest(shards)
+
+
+@pytest.mark.parametrize("train", [["sub-01"], ["sub-01", "sub-03", "sub-04"], ["sub-01", "sub-03", "sub-02"]])
+def test_a_split_that_does_not_name_each_case_once_is_refused(shards: Path, train: list[str]) -> None:
+    path = shards / "manifest.json"
+    document = read_json(path, what="", remedy="")
+    document["split"]["train"] = train
+    write_json(path, document)
+    with pytest.raises(ShardError, match="does not name each of its 3 cases once"):
+        load_manifest(shards)
+
+
+def test_whole_shards_are_verified_one_by_one(shards: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    verify_shards(shards, load_manifest(shards), report=lambda *step: seen.append(step))
+    assert seen == [("sub-01", 1, 3), ("sub-02", 2, 3), ("sub-03", 3, 3)]
+
+
+def test_missing_and_changed_shards_are_named_together_with_the_remedy(shards: Path) -> None:
+    (shards / "cases/sub-01.h5").unlink()
+    (shards / "cases/sub-03.h5").write_bytes(b"threE")
+    with pytest.raises(
+        ShardError,
+        match=r"2 of 3 shards .*sub-01\.h5 is missing, cases/sub-03\.h5 has changed.*run `mspipeline prepare` again",
+    ):
+        verify_shards(shards, load_manifest(shards))

@@ -1,0 +1,122 @@
+"""Stands in for `python -m jobs supervise`: it trains nothing, but writes the same files in the same order.
+
+cell_program.py train|evaluate CONFIG [--epoch-seconds S] [--fail-seed N] [--deaf]
+
+It appends to CELL/starts.txt at each start and to CELL/epochs.txt at each epoch, keeps a child process while it works,
+and writes CELL/two-at-once where it finds itself running beside another.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from mspipeline.config import EvaluateJob, TrainJob, read_config
+from mspipeline.files import read_json, write_json
+from mspipeline.runs import RunPaths, RunRecord, write_record, write_rows
+from mspipeline.telemetry.schema import CASES, EPOCHS
+
+stopped_by = []
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("job")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--epoch-seconds", type=float, default=0.0)
+    parser.add_argument("--fail-seed", type=int)
+    parser.add_argument("--deaf", action="store_true")
+    options = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, lambda received, _: None if options.deaf else stopped_by.append(received))
+    if options.job == "evaluate":
+        return evaluate(read_config(options.config, EvaluateJob))
+    job = read_config(options.config, TrainJob)
+    if job.seed == options.fail_seed:
+        print("a line before")
+        print("error: sub-01: the truth is not binary", flush=True)
+        return 65
+    return train(job, options.epoch_seconds)
+
+
+def train(job: TrainJob, epoch_seconds: float) -> int:
+    root = job.run_folder
+    alone = root / "alive"
+    if alone.exists() and psutil.pid_exists(int(alone.read_text())):
+        (root / "two-at-once").touch()
+    alone.write_text(str(os.getpid()))
+    append(root / "starts.txt", "train")
+    paths = RunPaths(root)
+    if paths.record.exists() and read_json(paths.record, what="", remedy="")["status"] == "complete":
+        return 0
+    checkpoint = root / "checkpoint.json"
+    rows = read_json(checkpoint, what="", remedy="") if checkpoint.exists() else []
+    write_record(paths, record(job, "running"))
+    helper = subprocess.Popen(["sleep", "600"])
+    try:
+        for epoch in range(len(rows) // 2 + 1, job.training.epochs + 1):
+            ends = time.monotonic() + epoch_seconds
+            while time.monotonic() < ends and not stopped_by:
+                time.sleep(0.01)
+            if stopped_by:
+                write_record(paths, record(job, "interrupted"))
+                append(root / "stopped.txt", str(stopped_by))
+                return 75
+            rows += [row(epoch, "train", epoch / 8), row(epoch, "validation", epoch / 16)]
+            write_rows(paths.epochs, rows, EPOCHS)
+            write_json(checkpoint, rows)
+            append(root / "epochs.txt", str(epoch))
+    finally:
+        helper.kill()
+        helper.wait()
+    write_record(paths, record(job, "complete"))
+    alone.unlink()
+    return 0
+
+
+def evaluate(job: EvaluateJob) -> int:
+    append(job.run_folder / "starts.txt", "evaluate")
+    write_rows(RunPaths(job.run_folder).cases, [], CASES)
+    return 0
+
+
+def append(path: Path, line: str) -> None:
+    with path.open("a") as stream:
+        stream.write(line + "\n")
+
+
+def row(epoch: int, subset: str, dice: float) -> dict[str, object]:
+    values = {"epoch": epoch, "subset": subset, "dice": dice, "seconds": 2.0, "images_per_second": 25.0}
+    return {name: values.get(name) for name in EPOCHS.names}
+
+
+def record(job: TrainJob, status: str) -> RunRecord:
+    return RunRecord.model_validate(
+        {
+            **dict.fromkeys(("graph_hash", "dataset_hash", "split_hash", "recipe_hash", "config_hash"), "0"),
+            **dict.fromkeys(("threads", "trainable_parameters", "non_trainable_parameters", "macs"), 1),
+            "run_id": job.cell,
+            "status": status,
+            "model": job.model.name,
+            "model_arguments": job.model.arguments,
+            "backend": job.backend,
+            "backend_version": "0",
+            "device": "cpu",
+            "seed": job.seed,
+            "started_utc": datetime.now(UTC).isoformat(),
+            "monitor": "train_loss",
+            "threshold": 0.5,
+            "recipe": {},
+            "provenance": {},
+        }
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+import os
+import sys
+
+import pytest
+from campaign_program import CELL_PROGRAM, cell_commands
+from process_watch import processes_of, wait_for
+
+from mspipeline.config import TrainingSettings
+from mspipeline.errors import ConfigError, Interrupted
+from slurm.attempt import read_attempt
+from slurm.campaign import Campaign
+from slurm.site import Partition, Site, load_site
+from slurm.submit import LOCAL_TIME_MIN, parameters, read_submission, sigint_held_back, submit
+from slurm.sweep import Matrix, Sweep
+
+# Programs of SLURM's names: sbatch starts the script at once on this machine, the others do the least that is needed.
+PROGRAMS = {
+    "sbatch": """
+        number=$((100 + $(ls "$FAKE_SLURM" | grep -c script)))
+        cp "$1" "$FAKE_SLURM/script.$number"
+        SLURM_JOB_ID=$number setsid bash "$1" >/dev/null 2>&1 &
+        echo $! > "$FAKE_SLURM/pid.$number"
+        echo "Submitted batch job $number"
+        """,
+    "srun": """
+        while [ "${1#--}" != "$1" ]; do
+            if [ "$1" = --output ]; then output=$2; shift; fi
+            shift
+        done
+        output=${output//%j/$SLURM_JOB_ID}
+        exec "$@" >> "${output//%t/0}" 2>&1
+        """,
+    "sacct": """
+        echo "JobID|State|NodeList"
+        for file in "$FAKE_SLURM"/pid.*; do
+            kill -0 "$(cat "$file")" 2>/dev/null && state=RUNNING || state=COMPLETED
+            echo "${file##*.}|$state|here"
+        done
+        """,
+    "scancel": """kill -TERM -- "-$(cat "$FAKE_SLURM/pid.$1")" """,
+}
+PARTITION = Partition(
+    device="gpu", cpus=8, mem_gb=32, time_min=90, gres="gpu:t4:1", account="radiology", qos="preemptable"
+)
+
+
+@pytest.fixture
+def fake_slurm(tmp_path, monkeypatch):
+    folder = tmp_path / "fake-slurm"
+    folder.mkdir()
+    for name, text in PROGRAMS.items():
+        program = folder / name
+        program.write_text("#!/bin/bash\n" + text)
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_SLURM", str(folder))
+    return folder
+
+
+@pytest.fixture
+def cluster_campaign(tmp_path, shards):
+    def make(epochs):
+        sweep = Sweep(
+            name="tiny", matrix=Matrix(model=("unet2d",), seed=(0, 1)), training=TrainingSettings(epochs=epochs)
+        )
+        site = Site(name="cluster", executor="slurm", partitions={"gpu_t4": PARTITION})
+        return Campaign.create(tmp_path / "campaign", sweep, shards, site)
+
+    return make
+
+
+def run_one(tmp_path, command):
+    """Submit one command to the local site; its job's record when it has ended."""
+    with sigint_held_back():
+        handle = submit(load_site("local"), "auto", "one", [command], tmp_path / "cell", tmp_path / "logs")
+    wait_for(handle.ended)
+    return read_attempt(tmp_path / "cell")
+
+
+def test_a_partition_in_the_words_of_submitit():
+    site = Site(name="cluster", executor="slurm", partitions={"gpu_t4": PARTITION})
+    assert parameters(site, "cell", "gpu_t4", PARTITION) == {
+        "name": "cell",
+        "stderr_to_stdout": True,
+        "slurm_partition": "gpu_t4",
+        "timeout_min": 90,
+        "cpus_per_task": 8,
+        "mem_gb": 32.0,
+        "slurm_gres": "gpu:t4:1",
+        "slurm_account": "radiology",
+        "slurm_qos": "preemptable",
+    }
+
+
+def test_what_a_partition_leaves_open_is_left_to_the_scheduler():
+    site = Site(name="cluster", executor="slurm", partitions={"cores": Partition()})
+    assert set(parameters(site, "cell", "cores", Partition())) == {"name", "stderr_to_stdout", "slurm_partition"}
+
+
+def test_a_local_cell_may_take_as_long_as_it_needs():
+    assert parameters(load_site("local"), "cell", "", Partition())["timeout_min"] == LOCAL_TIME_MIN == 366 * 24 * 60
+
+
+def test_a_local_job_and_its_submission_are_told_by_their_files(tmp_path):
+    record = run_one(tmp_path, ["echo", "hello"])
+    submission = read_submission(tmp_path / "cell")
+    assert (submission.executor, submission.job_id) == ("local", record.job_id)
+    assert submission.log == record.log
+    assert "hello\n" in record.log.read_text()
+
+
+@pytest.mark.parametrize(("chosen", "seen"), [("1", "1"), ("", ""), (None, "unset")])
+def test_a_local_cell_sees_the_gpus_that_its_user_sees(tmp_path, monkeypatch, chosen, seen):
+    if chosen is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    text = "import os; print('seen:' + os.environ.get('CUDA_VISIBLE_DEVICES', 'unset'))"
+    assert f"seen:{seen}\n" in run_one(tmp_path, [sys.executable, "-c", text]).log.read_text()
+
+
+def test_a_folder_of_the_packages_name_where_the_user_stands_hides_nothing(tmp_path, monkeypatch):
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "__init__.py").write_text("raise RuntimeError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    assert run_one(tmp_path, ["true"]).exit_code == 0
+
+
+def test_a_site_that_needs_slurm_says_so_where_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    site = Site(name="cluster", executor="slurm", partitions={"cores": Partition()})
+    with pytest.raises(ConfigError, match=r'site cluster: cannot submit one to slurm: Could not detect "srun"'):
+        submit(site, "cpu", "one", [["true"]], tmp_path / "cell", tmp_path / "logs")
+
+
+def test_a_refusal_of_sbatch_is_passed_on_in_one_line(tmp_path, fake_slurm):
+    (fake_slurm / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
+    site = Site(name="cluster", executor="slurm", partitions={"gpu_t4": PARTITION})
+    with pytest.raises(ConfigError, match="sbatch: error: invalid partition") as refusal:
+        submit(site, "gpu", "one", [["true"]], tmp_path / "cell", tmp_path / "logs")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_campaign_on_slurm_asks_for_the_partition_and_runs_its_cells(cluster_campaign, fake_slurm):
+    campaign = cluster_campaign(epochs=2)
+    campaign.run(commands=cell_commands(), poll_s=0.1)
+    assert [state.state for state in campaign.state()] == ["done", "done"]
+    script = (fake_slurm / "script.100").read_text()
+    for line in ("partition=gpu_t4", "gres=gpu:t4:1", "cpus-per-task=8", "mem=32GB", "time=90", "account=radiology"):
+        assert f"#SBATCH --{line}\n" in script
+    assert "#SBATCH --job-name=unet2d-tensorflow-s0\n" in script
+    assert str(CELL_PROGRAM) not in script  # the argv travels in the pickle, nothing else does
+    assert read_submission(campaign.cells[0].train.run_folder).job_id == "100"
+
+
+def test_ctrl_c_cancels_the_jobs_on_slurm_and_resume_continues_them(cluster_campaign, fake_slurm):
+    campaign = cluster_campaign(epochs=8)
+
+    def press_ctrl_c(table):
+        if all(state.epoch for state in table):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        campaign.run(commands=cell_commands("--epoch-seconds", "0.3"), poll_s=0.1, observer=press_ctrl_c)
+    assert [state.state for state in campaign.state()] == ["interrupted", "interrupted"]
+    wait_for(lambda: processes_of(campaign.folder) == [])
+    campaign.run(commands=cell_commands(), poll_s=0.1)
+    assert (campaign.cells[0].train.run_folder / "epochs.txt").read_text().split() == [str(n) for n in range(1, 9)]
