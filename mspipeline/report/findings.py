@@ -1,0 +1,107 @@
+"""What the comparison says in words: its headline, and what must be known before columns are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mspipeline.report.comparison import Group, Row, UnfinishedRun, time_unit
+
+NOT_CERTIFIED = "not certified: networks were not proven equal"
+
+_RANKED_BY = {
+    "cases.test.dice": ("median Dice", "on {n} held-out test case{s}"),
+    "cases.validation.dice": ("median Dice", "on {n} validation case{s}, which are not fully held out"),
+    "validation.best_dice": ("mean best Dice", "in validation during training (no case was scored on its own grid)"),
+}
+
+
+def headline(groups: Sequence[Group], rows: Sequence[Row], unfinished: Sequence[UnfinishedRun]) -> str:
+    """The result in plain words: the best Dice and what an epoch cost, or that nothing completed."""
+    if not any(group.runs for group in groups):
+        statuses = [run.status for run in unfinished]
+        counts = ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
+        return f"No run completed ({counts or 'the tables hold no run'}), so there is nothing to compare yet."
+    row = _ranking_row(rows)
+    if row is None:
+        return "Runs completed, but no case was scored: run `mspipeline evaluate` on them."
+    best = ranking(groups, rows)[0]
+    cell, score = row.cells[best], row.cells[best].value
+    scored = sum(other.value is not None for other in row.cells)
+    what, where = _RANKED_BY[row.key]
+    where = where.format(n=cell.n, s="" if cell.n == 1 else "s")
+    if scored == 1:
+        return f"{_name(groups[best])} reached a {what} of {score:.3f} {where}. {_epoch_sentence(rows, best)}"
+    return (
+        f"Of {scored} groups, {_name(groups[best])} had the highest {what} {where}: {score:.3f}. "
+        f"{_epoch_sentence(rows, best)} The difference between groups was not tested for significance."
+    )
+
+
+def ranking(groups: Sequence[Group], rows: Sequence[Row]) -> list[int]:
+    """Indices of the groups by Dice, best first; then those without one, then those without a complete run."""
+    row = _ranking_row(rows)
+
+    def place(index: int) -> tuple[bool, float]:
+        value = row.cells[index].value if row else None
+        return not groups[index].runs, -1.0 * (value if value is not None else -1.0)
+
+    return sorted(range(len(groups)), key=place)
+
+
+def _ranking_row(rows: Sequence[Row]) -> Row | None:
+    """The Dice by which groups are ranked: on held-out cases where any has been scored, else the next best evidence."""
+    by_key = {row.key: row for row in rows}
+    for key in _RANKED_BY:
+        if key in by_key and any(cell.value is not None for cell in by_key[key].cells):
+            return by_key[key]
+    return None
+
+
+def _epoch_sentence(rows: Sequence[Row], index: int) -> str:
+    """How long an epoch of this group took, beside that of the fastest group on its device."""
+    for row in rows:
+        cell = row.cells[index]
+        if not row.key.startswith("train_epoch_seconds.") or cell.value is None:
+            continue
+        fastest = min(other.value for other in row.cells if other.value is not None)
+        factor, unit = time_unit(fastest)
+        aside = f" (the fastest group's: {fastest / factor:.3g} {unit})" if fastest < cell.value else ""
+        return f"One of its training epochs took {cell.main}{aside}."
+    return "How long its epochs took was not measured."
+
+
+def notes_on(groups: Sequence[Group], members: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
+    """What a reader must know before comparing columns. members: each group's runs, as rows of the runs table."""
+    notes = []
+    if len({group.backend for group in groups}) > 1:
+        notes.append(f"The columns of different backends are {NOT_CERTIFIED}.")
+    complete = [[run for run in runs if run["status"] == "complete"] for runs in members]
+    everything = [run for runs in complete for run in runs]
+    for column, words in (("dataset_hash", "datasets"), ("recipe_hash", "recipes"), ("split_hash", "splits")):
+        if (count := len({run[column] for run in everything})) > 1:
+            notes.append(f"The runs come from {count} different {words}: their Dice values are not comparable.")
+    for device in sorted({group.device for group in groups}):
+        nodes = {_node(run) for run in everything if (run["device"] or "") == device}
+        if len(nodes) > 1:
+            notes.append(
+                f"The {device.upper()} runs used {len(nodes)} different kinds of node or thread counts: "
+                "their times and utilisations are not comparable without a look at the runs table."
+            )
+    for group, runs in zip(groups, complete, strict=True):
+        if len({run["graph_hash"] for run in runs}) > 1:
+            notes.append(f"Group {group.letter} holds runs of different graphs under one name.")
+        if len({(run["seed"], run["config_hash"]) for run in runs}) > len({run["seed"] for run in runs}):
+            notes.append(f"Group {group.letter} holds runs of one seed whose configurations differ.")
+    if any(len(group.runs) != group.started for group in groups):
+        notes.append("Runs that failed or are unfinished are listed below and are in no average.")
+    return notes
+
+
+def _name(group: Group) -> str:
+    network = f"{group.model} ({group.arguments})" if group.arguments else group.model
+    return f"{network} with {group.backend} on the {group.device.upper()}"
+
+
+def _node(run: dict[str, Any]) -> tuple[Any, ...]:
+    return run["cpu_model"], run["cpus_allocated"], run["threads"], run["gpu_name"]

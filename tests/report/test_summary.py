@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_rows import case_row, epoch_row, run_row, sample_row
+
+from mspipeline.report.comparison import Cell
+from mspipeline.report.summary import NOT_CERTIFIED, Comparison, case_scores, load_tables, summarise
+
+Write = Callable[..., Path]
+NAN = float("nan")
+
+
+def compare(folder: Path) -> Comparison:
+    return summarise(load_tables(folder))
+
+
+def cell(folder: Path, key: str) -> Cell:
+    return compare(folder).row(key).cells[0]
+
+
+def gpu(second: float, epoch: int, device: str = "g", **reading: Any) -> dict[str, Any]:
+    return sample_row("a", second, "train", epoch=epoch, scope="gpu", device_uuid=device, **reading)
+
+
+def test_two_seeds_give_mean_and_sample_deviation(tables_folder: Write) -> None:
+    runs = [run_row("a", train_epoch_seconds=20.0), run_row("b", seed=1, train_epoch_seconds=26.0)]
+    found = cell(tables_folder(runs=runs), "train_epoch_seconds.cpu")
+    assert found.value == 23.0
+    assert found.sd == pytest.approx(math.sqrt(18))  # (3^2 + 3^2) / (2 - 1)
+    assert found.text == "23.0 s ± 4.2 s, n = 2"
+
+
+def test_one_seed_has_no_deviation(tables_folder: Write) -> None:
+    found = cell(tables_folder(runs=[run_row("a", train_epoch_seconds=1920.0)]), "train_epoch_seconds.cpu")
+    assert (found.sd, found.n, found.text) == (None, 1, "32.0 min n = 1")
+
+
+def test_failed_and_unfinished_runs_are_listed_and_never_averaged(tables_folder: Write) -> None:
+    runs = [run_row("a", train_epoch_seconds=20.0)]
+    runs += [
+        run_row(state, seed=9, status=state, train_epoch_seconds=900.0)
+        for state in ("failed", "running", "interrupted")
+    ]
+    epochs = [epoch_row("a", 1, "validation", dice=0.5), epoch_row("failed", 1, "validation", dice=0.99)]
+    cases = [case_row("a", "sub-01", "test", dice=0.5), case_row("failed", "sub-02", "test", dice=0.99)]
+    comparison = compare(tables_folder(runs=runs, epochs=epochs, cases=cases))
+    assert comparison.row("train_epoch_seconds.cpu").cells[0].value == 20.0
+    assert comparison.row("validation.best_dice").cells[0].value == 0.5
+    assert comparison.row("cases.test.dice").cells[0].n == 1
+    assert [run.status for run in comparison.unfinished] == ["failed", "interrupted", "running"]
+    assert comparison.groups[0].started == 4
+    assert comparison.groups[0].seeds == (0,)
+
+
+def test_a_group_without_complete_runs_keeps_its_column(tables_folder: Write) -> None:
+    comparison = compare(tables_folder(runs=[run_row("a"), run_row("b", backend="torch", status="failed")]))
+    assert [group.backend for group in comparison.groups] == ["tensorflow", "torch"]
+    assert comparison.row("trainable_parameters").cells[1] == Cell(None, "no complete run")
+
+
+def test_the_best_epoch_of_each_run_is_averaged_and_nan_is_no_score(tables_folder: Write) -> None:
+    epochs = [epoch_row("a", number, "validation", dice=dice) for number, dice in enumerate((0.4, NAN, 0.7, None), 1)]
+    epochs += [epoch_row("b", number, "validation", dice=dice) for number, dice in enumerate((0.5, 0.1), 1)]
+    epochs += [epoch_row("a", 1, "train", dice=0.95)]
+    folder = tables_folder(runs=[run_row("a"), run_row("b", seed=1)], epochs=epochs)
+    assert cell(folder, "validation.best_dice").value == pytest.approx(0.6)
+    assert cell(folder, "train.best_dice").text == "0.950 n = 1 of 2"
+    assert cell(folder, "validation.best_dice_slice_soft_smooth1").value is None
+
+
+def test_held_out_dice_is_the_median_over_cases_of_their_means_over_runs(tables_folder: Write) -> None:
+    dice = {("a", "1"): 0.2, ("b", "1"): 0.4, ("a", "2"): 0.9, ("b", "2"): 0.7, ("a", "3"): 0.5, ("b", "3"): NAN}
+    cases = [case_row(run, f"sub-{case}", "test", dice=value) for (run, case), value in dice.items()]
+    cases += [case_row("a", "sub-4", "test", dice=NAN), case_row("a", "sub-5", "validation", dice=0.99)]
+    cases += [case_row("a", "sub-6", "test", dice=0.99, grid="training")]
+    found = cell(tables_folder(runs=[run_row("a"), run_row("b", seed=1)], cases=cases), "cases.test.dice")
+    assert (found.value, found.n) == (0.5, 3)  # cases 0.3, 0.8, 0.5
+    assert [found.low, found.high] == pytest.approx([0.3, 0.8])
+    assert found.text == "0.500 (0.300 to 0.800; n = 3 cases, 1 to 2 runs; 1 undefined)"
+
+
+def test_case_scores_put_test_cases_first(tables_folder: Write) -> None:
+    cases = [case_row("a", name, subset) for name, subset in (("1", "train"), ("2", "validation"), ("3", "test"))]
+    tables = load_tables(tables_folder(runs=[run_row("a")], cases=cases))
+    scores = case_scores(tables, summarise(tables).groups)
+    assert scores["case"].to_pylist() == ["3", "2", "1"]
+    assert scores["runs"].to_pylist() == [1, 1, 1]
+
+
+def test_readings_are_averaged_by_phase_and_a_failed_reading_is_no_zero(tables_folder: Write) -> None:
+    readings: list[dict[str, Any]] = [
+        {"cpu_utilization_percent": 300.0, "cpu_utilization_ratio": 0.75, "rss_bytes": 1_000_000_000},
+        {"cpu_utilization_percent": 100.0, "cpu_utilization_ratio": 0.25, "rss_bytes": 3_000_000_000},
+        {"cpu_utilization_percent": None, "cpu_utilization_ratio": NAN, "rss_bytes": None},
+    ]
+    samples = [sample_row("a", second, "train", **reading) for second, reading in enumerate(readings)]
+    samples.append(sample_row("a", 9, "validation", cpu_utilization_percent=50.0))
+    samples.append(sample_row("a", 10, None, cpu_utilization_percent=1e6))
+    folder = tables_folder(runs=[run_row("a")], samples=samples)
+    assert cell(folder, "train.cpu_percent").value == 200.0
+    assert cell(folder, "train.cpu_allocated_percent").value == 50.0
+    assert cell(folder, "train.rss_gb").value == 2.0
+    assert cell(folder, "train.rss_peak_gb").value == 3.0
+    assert cell(folder, "validation.cpu_percent").value == 50.0
+    assert cell(folder, "evaluate.cpu_percent") == Cell(None, "not measured")
+
+
+def test_gpu_rows_are_not_measured_where_there_is_no_gpu(tables_folder: Write) -> None:
+    comparison = compare(tables_folder(runs=[run_row("a")], samples=[sample_row("a", 0, "train", rss_bytes=1)]))
+    names = ("gpu_percent", "gpu_memory_percent", "gpu_memory_busy_percent")
+    rows = [comparison.row(f"train.{name}") for name in names] + [comparison.row("energy_per_epoch_kj")]
+    assert [row.cells[0] for row in rows] == [Cell(None, "not measured")] * 4
+
+
+def test_gpu_memory_in_use_and_controller_busy_are_two_rows(tables_folder: Write) -> None:
+    busy: dict[str, Any] = {"gpu_utilization_ratio": 0.97, "gpu_memory_bandwidth_busy_ratio": 0.5}
+    memory = [(4, 16), (8, 16), (8, 0)]  # a GPU that reports no total has no share
+    samples = [
+        gpu(second, 1, gpu_memory_used_bytes=used, gpu_memory_total_bytes=total, **busy)
+        for second, (used, total) in enumerate(memory)
+    ]
+    folder = tables_folder(runs=[run_row("a")], samples=samples)
+    assert cell(folder, "train.gpu_memory_percent").value == pytest.approx(37.5)
+    assert cell(folder, "train.gpu_memory_busy_percent").value == pytest.approx(50)
+    assert cell(folder, "train.gpu_percent").value == pytest.approx(97)
+
+
+def test_energy_comes_from_the_counter_within_epochs(tables_folder: Write) -> None:
+    counter = [(0, 1, 0.0), (10, 1, 1000.0), (60, 2, 1100.0), (70, 2, 1700.0)]  # 1600 J in 20 s of training: 80 W
+    samples = [gpu(second, epoch, gpu_energy_joules_total=joules) for second, epoch, joules in counter]
+    epochs = [epoch_row("a", number, "train", seconds=12.5) for number in (1, 2)]
+    found = cell(tables_folder(runs=[run_row("a")], epochs=epochs, samples=samples), "energy_per_epoch_kj")
+    assert found.value == pytest.approx(1.0)
+
+
+def test_energy_is_summed_over_gpus_and_unknown_where_one_gave_nothing(tables_folder: Write) -> None:
+    samples = [gpu(second, 1, device, gpu_power_watts=50.0) for second in (0, 1) for device in ("g", "h")]
+    epochs = [epoch_row("a", 1, "train", seconds=20.0)]
+    assert cell(tables_folder(runs=[run_row("a")], epochs=epochs, samples=samples), "energy_per_epoch_kj").value == 2.0
+    samples.append(gpu(2, 1, "silent"))
+    assert cell(tables_folder(runs=[run_row("a")], epochs=epochs, samples=samples), "energy_per_epoch_kj").value is None
+
+
+def test_images_per_second_divides_sums_and_skips_epochs_without_a_time(tables_folder: Write) -> None:
+    epochs = [
+        epoch_row("a", 1, "train", images=100, seconds=30.0),
+        epoch_row("a", 2, "train", images=100, seconds=10.0),
+        epoch_row("a", 3, "train", images=100, seconds=None),
+        epoch_row("a", 1, "validation", images=900, seconds=1.0),
+    ]
+    assert cell(tables_folder(runs=[run_row("a")], epochs=epochs), "train.images_per_second").value == 5.0
+
+
+def test_two_backends_are_not_certified_and_two_devices_have_times_of_their_own(tables_folder: Write) -> None:
+    comparison = compare(tables_folder(runs=[run_row("a"), run_row("b", backend="torch", device="gpu")]))
+    assert comparison.notes[0].endswith(f"are {NOT_CERTIFIED}.")
+    assert [found.text for found in comparison.row("train_epoch_seconds.cpu").cells] == ["20.0 s n = 1", "ran on GPU"]
+    assert [found.text for found in comparison.row("train_epoch_seconds.gpu").cells] == ["ran on CPU", "20.0 s n = 1"]
+
+
+def test_one_backend_needs_no_certificate(tables_folder: Write) -> None:
+    assert compare(tables_folder(runs=[run_row("a"), run_row("b", seed=1)])).notes == ()
+
+
+def test_runs_of_two_datasets_are_two_groups_and_said_not_to_be_comparable(tables_folder: Write) -> None:
+    comparison = compare(tables_folder(runs=[run_row("a"), run_row("b", dataset_hash="ee" * 32)]))
+    assert len(comparison.groups) == 2
+    assert "2 different datasets" in comparison.notes[0]
+    assert comparison.groups[1].label.endswith("data eeeeee/4e4e4e")
+
+
+def test_runs_of_one_seed_with_other_settings_are_pointed_out(tables_folder: Write) -> None:
+    comparison = compare(tables_folder(runs=[run_row("a"), run_row("b", config_hash="ff" * 32)]))
+    assert comparison.notes == ("Group A holds runs of one seed whose configurations differ.",)
+
+
+def test_the_headline_names_the_best_group_and_its_epoch_time(tables_folder: Write) -> None:
+    runs = [run_row("a"), run_row("b", backend="torch", train_epoch_seconds=90.0)]
+    cases = [case_row("a", "sub-01", "test", dice=0.6), case_row("b", "sub-01", "test", dice=0.7)]
+    assert compare(tables_folder(runs=runs, cases=cases)).headline == (
+        "Of 2 groups, unet2d (base_width=8) with torch on the CPU had the highest median Dice on 1 held-out test case: "
+        "0.700. One of its training epochs took 90.0 s (the fastest group's: 20 s). "
+        "The difference between groups was not tested for significance."
+    )
+
+
+def test_the_headline_says_when_nothing_completed_or_was_scored(tables_folder: Write) -> None:
+    assert compare(tables_folder(runs=[])).headline.startswith("No run completed (the tables hold no run)")
+    folder = tables_folder(runs=[run_row("a", status="failed"), run_row("b", status="running")])
+    assert compare(folder).headline.startswith("No run completed (1 failed, 1 running)")
+    assert "mspipeline evaluate" in compare(tables_folder(runs=[run_row("a")])).headline
+
+
+def test_json_and_rows_hold_the_whole_table(campaign: Path) -> None:
+    comparison = compare(campaign)
+    document = json.loads(json.dumps(comparison.to_json(), allow_nan=False))
+    rows = comparison.rows()
+    assert rows[0] == ["", "A: unet2d(base_width=8), tensorflow, CPU", "B: unet2d(base_width=8), torch, GPU"]
+    assert [row[0] for row in rows[1:]] == [row["name"] for row in document["table"]]
+    assert all(len(row) == 3 for row in rows)
+    assert all(row["definition"] for row in document["table"])
+
+
+def test_parameters_that_differ_within_a_group_are_a_range(tables_folder: Write) -> None:
+    runs = [run_row("a", trainable_parameters=31_031_685), run_row("b", seed=1, trainable_parameters=31_060_241)]
+    found = cell(tables_folder(runs=runs), "trainable_parameters")
+    assert (found.value, found.text) == (None, "31,031,685 to 31,060,241")
