@@ -1,0 +1,19 @@
+"""`python -m jobs [supervise] NAME CONFIG`: the same work as the command line's, as a container or a scheduler runs it.
+
+The exit code is that of `mspipeline.errors`; an error is one line on stderr. The rest is imported inside, so that
+Ctrl-C is answered from the first moment on.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":
+    try:
+        from jobs.launch import main
+
+        sys.exit(main())
+    except KeyboardInterrupt as error:
+        from mspipeline.console import explain
+
+        sys.exit(explain(error, debug=False))

@@ -1,0 +1,15 @@
+"""Gather run folders into tables: `python -m jobs collect FILE`."""
+
+from __future__ import annotations
+
+from mspipeline.collect.tables import Collected, collect
+from mspipeline.config import CollectJob
+
+
+def collect_job(job: CollectJob) -> Collected:
+    """Write the tables of `job.runs` into `job.output`.
+
+    What could not be collected is in `problems`, a line each; the caller prints them and exits with DataError's code.
+    Raises TableError where there is no run folder, StorageError where `job.output` cannot be written.
+    """
+    return collect(job.runs, job.output)

@@ -1,0 +1,165 @@
+"""Jobs by name, each run from its configuration file, bare or under the supervisor."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jobs
+from jobs import supervise as supervisor
+from jobs.stop import StopRequest
+from mspipeline.config import CollectJob, EvaluateJob, PredictJob, PrepareJob, TrainJob, read_config
+from mspipeline.console import CaseProgress, TrainingProgress, explain, say_error, wants_progress
+from mspipeline.errors import STOPPED, TableError, UsageError
+from mspipeline.files import read_json
+from mspipeline.provenance import provenance
+from mspipeline.runs import RunPaths, TelemetryPaths, read_record, run_id
+from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
+
+Run = Callable[[Path, EventWriter, bool, int], None]
+
+
+def _train(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
+    stop = StopRequest("state saved; run the same command again to continue")
+    stop.listen()
+    from jobs.train import train
+
+    origin = provenance(
+        commit=os.environ.get("MSPIPELINE_COMMIT"),
+        image_digest=os.environ.get("MSPIPELINE_IMAGE_DIGEST"),
+        visible_gpus=supervisor.visible_gpus(os.environ),
+    )
+    job = read_config(config, TrainJob)
+    with TrainingProgress(enabled=progress) as observer:
+        train(job, events=events, observer=observer, stop=stop, restart_count=attempt, origin=origin)
+
+
+def _evaluate(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
+    stop = StopRequest("earlier scores are kept; run the same command again to score")
+    stop.listen()
+    from jobs.evaluate import evaluate
+
+    with CaseProgress("evaluate", enabled=progress) as report:
+        evaluate(read_config(config, EvaluateJob), events=events, stop=stop, report=report)
+
+
+def _predict(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
+    stop = StopRequest("finished maps are kept; run the same command again to make all")
+    stop.listen()
+    from jobs.predict import predict
+
+    with CaseProgress("predict", enabled=progress) as report:
+        predict(read_config(config, PredictJob), events=events, stop=stop, report=report)
+
+
+def _prepare(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
+    from jobs.prepare import prepare
+
+    with CaseProgress("prepare", enabled=progress) as report:
+        prepare(read_config(config, PrepareJob), report=report)
+
+
+def _collect(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
+    from jobs.collect import collect_job
+
+    collected = collect_job(read_config(config, CollectJob))
+    if collected.problems:
+        raise TableError(f"{len(collected.problems)} runs left out: {'; '.join(collected.problems)}")
+
+
+JOBS: dict[str, Run] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "prepare": _prepare,
+    "collect": _collect,
+}
+RunJob = TrainJob | EvaluateJob | PredictJob
+SUPERVISED: dict[str, type[TrainJob] | type[EvaluateJob] | type[PredictJob]] = {
+    "train": TrainJob,
+    "evaluate": EvaluateJob,
+    "predict": PredictJob,
+}
+
+
+def run_supervised(name: str, config: Path, *, progress: str = "auto", debug: bool = False) -> int:
+    """Run a job as a child under the sampler; its telemetry goes to the run folder. Returns the child's exit code.
+
+    The child prints the line of its error; one that a signal ended could not, so it is printed here.
+    """
+    if name not in SUPERVISED:
+        raise UsageError(f"only {', '.join(SUPERVISED)} run under the supervisor; received: {name}")
+    job: RunJob = read_config(config, SUPERVISED[name])
+    paths = RunPaths(job.run_folder)
+    telemetry = paths.next_attempt(name)
+    command = [sys.executable, "-P", "-m", "jobs", name, str(config), "--telemetry", str(telemetry.folder)]
+    code = supervisor.supervise(
+        [*command, "--progress", progress, *(["--debug"] if debug else [])],
+        telemetry,
+        run_id=_run_id(job),
+        restart_count=telemetry.attempt,
+        rank=supervisor.rank(os.environ),
+        visible_gpus=supervisor.visible_gpus(os.environ),
+    )
+    _say_signal(name, telemetry)
+    return code
+
+
+def _say_signal(name: str, telemetry: TelemetryPaths) -> None:
+    """The line of a child that a signal ended."""
+    if not telemetry.exit.exists():
+        return
+    ended_by = read_json(telemetry.exit, what="record of an ended job", remedy="run the same command again")["signal"]
+    if ended_by == "SIGINT":  # before Python in the child could answer it
+        say_error(STOPPED)
+    elif ended_by is not None:
+        why = "; most often memory ran out" if ended_by == "SIGKILL" else ""
+        say_error(f"{name}: the job was ended by {ended_by}{why}; run the same command again to continue")
+
+
+def _run_id(job: RunJob) -> str:
+    """The name of the run that a job makes or uses."""
+    if not isinstance(job, TrainJob):
+        return read_record(RunPaths(job.run_folder)).run_id
+    from mspipeline.shards.manifest import load_manifest
+
+    return run_id(job, load_manifest(job.shards))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one job and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs",
+        description=jobs.__doc__,
+        epilog="example: python -m jobs supervise train runs/ID/jobs/train.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("supervise", nargs="?", choices=["supervise"], help="sample the job while it runs")
+    parser.add_argument("name", choices=list(JOBS), help="the job")
+    parser.add_argument("config", type=Path, help="its configuration, a TOML or JSON file")
+    parser.add_argument("--telemetry", type=Path, help="folder for the job's phase events (set by the supervisor)")
+    parser.add_argument("--progress", choices=["auto", "on", "off"], default="auto", help="progress bars on stderr")
+    parser.add_argument("--debug", action="store_true", help="show a traceback on errors")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        if given.supervise:
+            return run_supervised(given.name, given.config, progress=given.progress, debug=given.debug)
+        progress = wants_progress(given.progress)
+        if given.telemetry is None:
+            with EventWriter(None, Identity("")) as events:
+                JOBS[given.name](given.config, events, progress, 0)
+        else:
+            paths = TelemetryPaths(given.telemetry)
+            job = read_config(given.config, SUPERVISED[given.name])
+            identity = Identity(_run_id(job), paths.attempt, supervisor.rank(os.environ))
+            with EventWriter(paths.events, identity) as events:
+                JOBS[given.name](given.config, events, progress, paths.attempt)
+    except (Exception, KeyboardInterrupt) as error:
+        return explain(error, debug=given.debug)
+    return 0

@@ -1,0 +1,100 @@
+"""What works on this machine, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from mspipeline.backends.registry import BACKENDS, availability
+from mspipeline.errors import SuiteError
+from mspipeline.telemetry.gpu import open_gpus
+from slurm.site import load_site
+
+FREE_DISK_GB = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. remedy: what to do where it is missing or broken, else empty."""
+
+    what: str
+    state: Literal["ok", "missing", "broken"]
+    detail: str
+    remedy: str = ""
+
+
+def examine(site: str) -> list[Finding]:
+    """Look at Python, cores, memory, disk, backends, GPU, the site and its scheduler. Nothing is changed."""
+    return [_python(), _machine(), _disk(), *(_backend(name) for name in BACKENDS), _gpu(), *_site(site)]
+
+
+def _python() -> Finding:
+    return Finding("Python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))} in {sys.prefix}")
+
+
+def _machine() -> Finding:
+    cores = len(os.sched_getaffinity(0))
+    memory_gb = psutil.virtual_memory().total / 1e9
+    return Finding("machine", "ok", f"{cores} of {os.cpu_count()} cores may be used, {memory_gb:.0f} GB of memory")
+
+
+def _disk() -> Finding:
+    """Free room, and whether a file can be written at all."""
+    here = Path.cwd()
+    free_gb = shutil.disk_usage(here).free / 1e9
+    try:
+        with tempfile.NamedTemporaryFile(dir=here):
+            pass
+    except OSError as error:
+        return Finding("disk", "broken", f"{here} cannot be written ({error.strerror})", "work in another folder")
+    if free_gb < FREE_DISK_GB:
+        return Finding(
+            "disk", "broken", f"{free_gb:.1f} GB free in {here}", f"make room: {FREE_DISK_GB:.0f} GB or more"
+        )
+    return Finding("disk", "ok", f"{free_gb:.0f} GB free in {here}")
+
+
+def _backend(name: str) -> Finding:
+    """Whether a backend's framework loads; tried in a process of its own, as a job would."""
+    found = availability(name)
+    if found.problem:
+        remedy = found.problem.partition("; ")[2]
+        return Finding(f"backend {name}", "missing", found.problem.partition("; ")[0], remedy)
+    script = f"from mspipeline.backends.registry import probe; print(probe({name!r}))"
+    result = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        return Finding(f"backend {name}", "broken", f"{found.version} does not run: {reason}", "reinstall its extra")
+    return Finding(f"backend {name}", "ok", f"{found.version}, on {result.stdout.strip()}")
+
+
+def _gpu() -> Finding:
+    gpus = open_gpus()
+    if gpus is None:
+        return Finding("GPU", "missing", "no NVIDIA driver answers", "jobs run on the CPU; GPU columns stay empty")
+    return Finding("GPU", "ok", ", ".join(gpus.names))
+
+
+def _site(name: str) -> list[Finding]:
+    try:
+        site = load_site(name)
+    except SuiteError as error:
+        return [Finding(f"site {name}", "broken", str(error), "mend the site file")]
+    if site.executor == "local":
+        return [Finding(f"site {name}", "ok", "runs cells on this machine, one at a time unless it says otherwise")]
+    findings = []
+    for program in ("sbatch", "squeue", "sacct", "scancel"):
+        path = shutil.which(program)
+        if path is None:
+            findings.append(
+                Finding(f"site {name}", "missing", f"no {program} on the PATH", "work on a login node of the cluster")
+            )
+    return findings or [Finding(f"site {name}", "ok", "SLURM's commands are on the PATH")]

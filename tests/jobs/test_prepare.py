@@ -1,0 +1,368 @@
+"""Scans to shards, on real files."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pytest
+from command_line import small_disk
+
+from jobs.prepare import prepare
+from mspipeline.config import PrepareJob, SplitSettings
+from mspipeline.errors import DatasetError, ShardError, StorageError, SuiteError, UsageError, VolumeError
+from mspipeline.files import sha256_file
+from mspipeline.shards.manifest import Manifest, load_manifest, verify_shards
+
+Array = npt.NDArray[Any]
+SHAPE = (16, 18, 14)
+SMALL = {"size": (16, 16, 16)}
+LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
+
+
+def brain(seed: int) -> Array:
+    data = np.zeros(SHAPE, np.float32)
+    data[3:13, 3:15, 2:12] = np.random.default_rng(seed).normal(20, 10, (10, 12, 10)).astype(np.float32)
+    return data
+
+
+def lesions() -> Array:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[6:9, 7:9, 5:8] = 1
+    return mask
+
+
+def save(path: Path, data: Array, affine: Array = LAS) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.Nifti1Image(data, affine).to_filename(path)
+
+
+def flair(dataset: Path, subject: str) -> Path:
+    return dataset / subject / "anat" / f"{subject}_FLAIR.nii.gz"
+
+
+def mask(dataset: Path, subject: str) -> Path:
+    return dataset / "derivatives/lesions" / subject / "anat" / f"{subject}_label-lesion_mask.nii.gz"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Three subjects with FLAIR and lesion masks."""
+    folder = tmp_path / "scans"
+    for number in (1, 2, 3):
+        save(flair(folder, f"sub-{number:02d}"), brain(number))
+        save(mask(folder, f"sub-{number:02d}"), lesions())
+    return folder
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "shards"
+
+
+def run(dataset: Path, output: Path, recipe: dict[str, Any] | None = None, **keys: Any) -> Manifest:
+    return prepare(PrepareJob(dataset=dataset, output=output, **keys), recipe_overrides={**SMALL, **(recipe or {})})
+
+
+def files_of(folder: Path) -> dict[str, tuple[str, int]]:
+    """Every file below a folder with its hash and the time it was last written."""
+    return {
+        path.relative_to(folder).as_posix(): (sha256_file(path), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_one_shard_per_case_and_a_manifest_that_fits_them(dataset: Path, output: Path) -> None:
+    steps: list[tuple[str, int, int]] = []
+    manifest = prepare(
+        PrepareJob(dataset=dataset, output=output), recipe_overrides=SMALL, report=lambda *step: steps.append(step)
+    )
+    assert steps == [("sub-01", 1, 3), ("sub-02", 2, 3), ("sub-03", 3, 3)]
+    assert set(files_of(output)) == {"manifest.json", *(f"cases/sub-0{n}.h5" for n in (1, 2, 3))}
+    assert load_manifest(output) == manifest
+    verify_shards(output, manifest)
+    assert (manifest.dataset_name, manifest.channels, manifest.image_shape) == ("scans", ("FLAIR",), (16, 16, 1))
+    assert sorted((*manifest.split.train, *manifest.split.validation, *manifest.split.test)) == [
+        "sub-01",
+        "sub-02",
+        "sub-03",
+    ]
+
+
+def test_the_truth_in_the_shard_is_the_mask_file_voxel_by_voxel(dataset: Path, output: Path) -> None:
+    run(dataset, output)
+    with h5py.File(output / "cases/sub-01.h5") as file:
+        stored = file["scan_mask"][...]
+    canonical = nib.as_closest_canonical(nib.load(mask(dataset, "sub-01")))
+    assert np.array_equal(stored, np.asarray(canonical.dataobj))
+
+
+def test_two_folders_of_the_same_scans_hold_the_same_bytes(dataset: Path, output: Path, tmp_path: Path) -> None:
+    run(dataset, output)
+    moved = tmp_path / "elsewhere" / "scans"
+    shutil.copytree(dataset, moved)
+    run(moved, tmp_path / "again")
+    again = files_of(tmp_path / "again")
+    assert {name: digest for name, (digest, _) in files_of(output).items()} == {
+        name: digest for name, (digest, _) in again.items()
+    }
+
+
+def test_a_second_prepare_writes_nothing(dataset: Path, output: Path) -> None:
+    first = run(dataset, output)
+    before = files_of(output)
+    assert run(dataset, output) == first
+    assert files_of(output) == before
+
+
+def test_another_split_keeps_the_shards_and_writes_the_manifest(dataset: Path, output: Path) -> None:
+    run(dataset, output)
+    before = files_of(output)
+    changed = run(dataset, output, split=SplitSettings(validation=0, test=0))
+    assert changed.split.train == ("sub-01", "sub-02", "sub-03")
+    after = files_of(output)
+    assert after.pop("manifest.json") != before.pop("manifest.json")
+    assert after == before
+
+
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_only_missing_and_damaged_shards_are_made_again(dataset: Path, output: Path, with_manifest: bool) -> None:
+    run(dataset, output)
+    before = files_of(output)
+    (output / "cases/sub-01.h5").unlink()
+    damaged = output / "cases/sub-03.h5"
+    damaged.write_bytes(damaged.read_bytes()[:-1000])
+    (output / "cases/sub-02.h5.partial").write_bytes(b"of a killed prepare")
+    if not with_manifest:
+        (output / "manifest.json").unlink()
+
+    run(dataset, output)
+
+    after = files_of(output)
+    assert {name: digest for name, (digest, _) in after.items() if not name.endswith("partial")} == {
+        name: digest for name, (digest, _) in before.items()
+    }
+    assert after["cases/sub-02.h5"] == before["cases/sub-02.h5"]
+
+
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_shards_of_another_recipe_or_of_other_scans_are_not_touched(
+    dataset: Path, output: Path, with_manifest: bool
+) -> None:
+    run(dataset, output)
+    if not with_manifest:
+        (output / "manifest.json").unlink()
+    before = files_of(output)
+    with pytest.raises(ShardError, match=r"another recipe.*choose another output folder, or delete"):
+        run(dataset, output, {"size": (8, 8, 8)})
+    save(flair(dataset, "sub-01"), brain(9))
+    with pytest.raises(ShardError, match=r"(another dataset|other files).*choose another output folder, or delete"):
+        run(dataset, output)
+    assert files_of(output) == before
+
+
+def test_shards_of_cases_that_are_gone_are_not_mixed_in(dataset: Path, output: Path) -> None:
+    run(dataset, output)
+    (output / "manifest.json").unlink()
+    shutil.rmtree(dataset / "sub-02")
+    with pytest.raises(ShardError, match=r"cases that are not prepared now \(sub-02\)"):
+        run(dataset, output)
+
+
+def test_a_folder_of_something_else_is_not_written_to(dataset: Path, output: Path) -> None:
+    output.mkdir()
+    (output / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match=r"not a shards folder \(holds thesis\.tex\); choose a new folder"):
+        run(dataset, output)
+    with pytest.raises(UsageError, match="a file, expected a folder"):
+        run(dataset, output / "thesis.tex")
+    assert [path.name for path in output.iterdir()] == ["thesis.tex"]
+
+
+def test_incomplete_cases_fail_the_command_in_one_line_before_any_work(dataset: Path, output: Path) -> None:
+    flair(dataset, "sub-01").unlink()
+    mask(dataset, "sub-03").unlink()
+    with pytest.raises(DatasetError, match=r"2 of 3 .*sub-01: no FLAIR .*sub-03: no lesion mask.*--skip-incomplete"):
+        run(dataset, output)
+    assert not output.exists()
+
+
+def test_incomplete_cases_are_left_out_and_recorded_where_asked_for(dataset: Path, output: Path) -> None:
+    flair(dataset, "sub-01").unlink()
+    manifest = run(dataset, output, skip_incomplete=True)
+    assert [entry.case for entry in manifest.cases] == ["sub-02", "sub-03"]
+    assert [(skipped.case, skipped.reason) for skipped in manifest.skipped] == [
+        ("sub-01", "no FLAIR (has no scan)"),
+    ]
+
+
+def test_a_dataset_without_any_mask_is_refused_even_then(dataset: Path, output: Path) -> None:
+    shutil.rmtree(dataset / "derivatives")
+    with pytest.raises(DatasetError, match="none of 3 cases is complete"):
+        run(dataset, output, skip_incomplete=True)
+
+
+def four_axes(dataset: Path) -> None:
+    save(flair(dataset, "sub-02"), np.stack([brain(2), brain(2)], axis=3))
+
+
+def nan(dataset: Path) -> None:
+    data = brain(2)
+    data[8, 8, 8] = np.nan
+    save(flair(dataset, "sub-02"), data)
+
+
+def constant(dataset: Path) -> None:
+    save(flair(dataset, "sub-02"), np.full(SHAPE, 5, np.float32))
+
+
+def truncated(dataset: Path) -> None:
+    path = flair(dataset, "sub-02")
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def not_binary(dataset: Path) -> None:
+    save(mask(dataset, "sub-02"), lesions() * 3)
+
+
+def other_grid(dataset: Path) -> None:
+    save(mask(dataset, "sub-02"), lesions(), np.diag([-1.0, 1.0, 1.5, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "words"),
+    [
+        (four_axes, VolumeError, r"sub-02_FLAIR\.nii\.gz: has 4 axes"),
+        (nan, VolumeError, r"sub-02_FLAIR\.nii\.gz: 1 voxels are NaN"),
+        (constant, VolumeError, r"sub-02_FLAIR\.nii\.gz: constant: all 4032 brain voxels are 5"),
+        (truncated, VolumeError, r"sub-02_FLAIR\.nii\.gz: truncated"),
+        (not_binary, VolumeError, r"sub-02_label-lesion_mask\.nii\.gz: not a binary mask: holds 2 values \(0, 3\)"),
+        (other_grid, DatasetError, r"sub-02_FLAIR\.nii\.gz .*sub-02_label-lesion_mask\.nii\.gz .*different grids"),
+    ],
+)
+def test_one_bad_case_fails_the_command_by_name_and_whole_shards_stay(
+    dataset: Path, output: Path, spoil: Callable[[Path], None], error: type[SuiteError], words: str
+) -> None:
+    spoil(dataset)
+    with pytest.raises(error, match=words) as raised:
+        run(dataset, output)
+    assert raised.value.exit_code == 65
+    assert "\n" not in str(raised.value)
+    left = {path.name for path in output.rglob("*") if path.is_file()}
+    assert left <= {"sub-01.h5"}
+
+
+def test_an_empty_mask_is_a_healthy_case(dataset: Path, output: Path) -> None:
+    save(mask(dataset, "sub-02"), lesions() * 0)
+    manifest = run(dataset, output)
+    assert [entry.lesion_voxels > 0 for entry in manifest.cases] == [True, False, True]
+
+
+def test_one_anatomy_in_two_orientations_gives_the_same_slices(dataset: Path, output: Path) -> None:
+    to_psr = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("LAS"), nib.orientations.axcodes2ornt("PSR"))
+    for source, target in (
+        (flair(dataset, "sub-01"), flair(dataset, "sub-02")),
+        (mask(dataset, "sub-01"), mask(dataset, "sub-02")),
+    ):
+        nib.load(source).as_reoriented(to_psr).to_filename(target)
+    run(dataset, output)
+    with h5py.File(output / "cases/sub-01.h5") as las, h5py.File(output / "cases/sub-02.h5") as psr:
+        assert las["image"][...].any()
+        for name in ("image", "mask", "scan_mask"):
+            assert np.array_equal(las[name][...], psr[name][...])
+        assert las.attrs["scan_grid"] != psr.attrs["scan_grid"]
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system with room for two shards of the three."""
+    with small_disk(tmp_path / "full", 80) as folder:
+        yield folder
+
+
+def test_a_full_disk_stops_with_the_whole_shards_left(dataset: Path, full_disk: Path) -> None:
+    with pytest.raises(StorageError, match=r"No space left on device.*nothing half-written was left") as raised:
+        run(dataset, full_disk)
+    assert raised.value.exit_code == 74
+    assert {path.name for path in full_disk.rglob("*") if path.is_file()} == {"sub-01.h5", "sub-02.h5"}
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from jobs.prepare import prepare
+from mspipeline.config import PrepareJob
+from mspipeline.errors import SuiteError
+job = PrepareJob(dataset=Path(sys.argv[1]), output=Path(sys.argv[2]))
+try:
+    prepare(job, recipe_overrides={"size": (96, 96, 96)}, report=lambda *step: print(*step, flush=True))
+except SuiteError as error:
+    print(error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+def test_ctrl_c_leaves_whole_shards_and_the_next_prepare_makes_the_others(dataset: Path, output: Path) -> None:
+    for number in range(4, 11):
+        save(flair(dataset, f"sub-{number:02d}"), brain(number))
+        save(mask(dataset, f"sub-{number:02d}"), lesions())
+    command = [sys.executable, "-c", CHILD, str(dataset), str(output)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "sub-01 1 10\n"
+        child.send_signal(signal.SIGINT)
+        said = child.stdout.read().splitlines()[-1]
+    assert child.returncode == 130
+    assert "stopped by Ctrl-C, finished shards are kept; run the same command again" in said
+    left = {path.name for path in output.rglob("*") if path.is_file()}
+    assert "sub-01.h5" in left
+    assert "sub-10.h5" not in left
+    assert not [name for name in left if not name.endswith(".h5")]
+
+    first = files_of(output)["cases/sub-01.h5"]
+    subprocess.run(command, check=True, capture_output=True)
+
+    assert files_of(output)["cases/sub-01.h5"] == first
+    verify_shards(output, load_manifest(output))
+    fresh = output.with_name("fresh")
+    run(dataset, fresh, {"size": (96, 96, 96)})
+    assert sha256_file(fresh / "manifest.json") == sha256_file(output / "manifest.json")
+
+
+def test_a_phantom_is_prepared_with_its_brain_masks(small_dataset: Path, output: Path) -> None:
+    manifest = run(small_dataset, output, {"modalities": ["FLAIR", "T1w"]})
+    assert manifest.image_shape == (16, 16, 2)
+    with h5py.File(output / manifest.cases[0].file) as file:
+        assert file.attrs["brain_source"] == "mask"
+
+
+@pytest.mark.real
+def test_real_cases_need_every_modality_or_the_word_to_skip(real_data: Path, output: Path) -> None:
+    two = {"modalities": ["FLAIR", "T2w"], "size": (32, 32, 32)}
+    with pytest.raises(DatasetError, match=r"sub-msseg18: no T2w \(has FLAIR, T1w\)"):
+        run(real_data / "ms", output, two)
+    manifest = run(real_data / "ms", output, two, skip_incomplete=True)
+    assert [entry.case for entry in manifest.cases] == ["sub-openms07", "sub-openms26"]
+    assert [skipped.case for skipped in manifest.skipped] == ["sub-msseg18"]
+
+
+@pytest.mark.real
+def test_real_scans_keep_their_grid_and_their_truth(real_data: Path, output: Path) -> None:
+    run(real_data / "ms-tiny", output, {"size": (64, 64, 64)})
+    source = real_data / "ms-tiny/derivatives/lesions/sub-slicer01/anat/sub-slicer01_label-lesion_mask.nii.gz"
+    truth = np.asarray(nib.as_closest_canonical(nib.load(source)).dataobj)
+    with h5py.File(output / "cases/sub-slicer01.h5") as file:
+        assert file.attrs["brain_source"] == "mask"
+        assert np.array_equal(file["scan_mask"][...], truth)
+        # 85^3 voxels to 64^3: each stands for (85/64)^3 of them.
+        assert file["mask"][...].sum() * (85 / 64) ** 3 == pytest.approx(truth.sum(), rel=0.15)
