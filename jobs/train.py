@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.resources import threads_for
-from mspipeline.backends.base import Adam, Backend, Execution
+from mspipeline.backends.base import Adam, Backend, Execution, Loss
 from mspipeline.backends.registry import adapter, availability, create
 from mspipeline.config import TrainJob
 from mspipeline.errors import BackendError, Interrupted, Preempted, RunFolderError, ShapeError
@@ -106,7 +106,8 @@ def _compiled(job: TrainJob, graph: Graph) -> Backend:
     backend.build(graph, Execution(device=job.device, threads=threads_for(job.threads), seed=job.seed))
     backend.set_weights(initial_weights(graph, job.seed))
     settings = job.training
-    backend.compile(settings.loss, Adam(settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon))
+    optimiser = Adam(settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon)
+    backend.compile(Loss(settings.loss), optimiser)
     return backend
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.micro.result import Result, main
 from jobs.prepare import prepare
-from mspipeline.backends.base import Adam, Execution
+from mspipeline.backends.base import Adam, Execution, Loss
 from mspipeline.backends.keras import TensorFlowBackend, load_keras
 from mspipeline.backends.keras_layers import realise
 from mspipeline.config import PrepareJob, SplitSettings, TrainingSettings
@@ -78,7 +78,7 @@ def _train(folder: Path) -> TakingTurns:
     backend = TensorFlowBackend()
     backend.build(graph, Execution(threads=len(os.sched_getaffinity(0))))
     backend.set_weights(initial_weights(graph, 0))
-    backend.compile("bce", Adam(1e-3))
+    backend.compile(Loss("bce"), Adam(1e-3))
     settings = TrainingSettings(epochs=ROUNDS + 1, batch_size=BATCH)
     with (
         ShardReader(folder / "shards", manifest.cases, batch_size=BATCH, seed=0, shuffle=True) as reader,

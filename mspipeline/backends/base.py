@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,6 +16,7 @@ from mspipeline.network.ops import Op
 from mspipeline.network.weights import Weights
 
 FloatArray = npt.NDArray[np.float32]
+LossName = Literal["bce", "dice", "weighted_ce", "categorical_ce", "ce_dice"]
 State = dict[str, npt.NDArray[np.generic]]
 """What a backend needs beside the weights to go on exactly: optimiser moments, step count, random generators."""
 
@@ -30,30 +32,68 @@ class Adam:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What training lowers; each is defined once, in NumPy, in `training.losses`.
+
+    class_weights: of "weighted_ce", one per class, background first.
+    level_weights: of "ce_dice", one per output of the graph, in their order (deep supervision).
+    """
+
+    name: LossName
+    class_weights: tuple[float, ...] = ()
+    level_weights: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True)
 class Execution:
-    """Where and how a backend computes. threads: at least 1. seed: of dropout; weights come from outside."""
+    """Where and how a backend computes.
+
+    threads: at least 1. seed: of dropout; weights come from outside. memory: PyEDDL's level, with no effect elsewhere.
+    """
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
     threads: int = 1
     seed: int = 0
+    memory: Literal["low_mem", "mid_mem", "full_mem"] = "mid_mem"
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: mean over the batch, before the step's update. probability: (N, H, W, 1) of the same forward pass."""
+    """loss: mean over the batch, before the step's update. probability: (N, *shape) of the same forward pass."""
 
     loss: float
     probability: FloatArray
 
 
+@dataclass(frozen=True)
+class Trace:
+    """What a certificate compares. Nothing is updated by it.
+
+    activations: of the asked nodes, (N, *shape) channels last, in inference mode.
+    loss, gradients: of one pass in training mode, by every trainable weight.
+    """
+
+    activations: dict[str, FloatArray]
+    loss: float
+    gradients: Weights
+
+
 class Backend(ABC):
     """A framework with one network in it.
 
-    Images are (N, H, W, C) float32, masks (N, H, W, 1) float32 in {0, 1}; the last batch of an epoch may be smaller.
+    Images are (N, *spatial, C) float32. Masks are float32 of the first output's shape: (N, *spatial, 1) in {0, 1} beside
+    one probability a voxel, one-hot (N, *spatial, classes) or (N, classes) beside several classes. A graph of several
+    outputs is trained on the masks at every n-th voxel for an output n times as coarse; steps return the first
+    output. The last batch of an epoch may be smaller.
     """
 
     name: ClassVar[str]
     operations: ClassVar[frozenset[type[Op]]]
+
+    @classmethod
+    def resumes_exactly(cls, graph: Graph) -> bool:
+        """Whether going on from `weights` and `state` equals never having stopped, to the last bit."""
+        return True
 
     @classmethod
     def unsupported(cls, graph: Graph) -> list[str]:
@@ -71,8 +111,8 @@ class Backend(ABC):
         """Realise the graph for prediction; weights are the framework's own until `set_weights`."""
 
     @abstractmethod
-    def compile(self, loss: Literal["bce", "dice"], optimiser: Adam) -> None:
-        """Make the built network ready to train. Losses are those of `training.losses`."""
+    def compile(self, loss: Loss, optimiser: Adam) -> None:
+        """Make the built network ready to train. Raises BackendError where it cannot have this loss."""
 
     @property
     @abstractmethod
@@ -89,7 +129,14 @@ class Backend(ABC):
 
     @abstractmethod
     def predict(self, images: FloatArray) -> FloatArray:
-        """(N, H, W, 1) probabilities in inference mode."""
+        """(N, *shape) of the first output in inference mode."""
+
+    @abstractmethod
+    def trace(self, images: FloatArray, masks: FloatArray, nodes: Sequence[str]) -> Trace:
+        """Activations of these nodes, loss and gradients of the compiled network; weights and state stay as they are.
+
+        Dropout is not switched off: trace a graph without it (`network.graph.without_dropout`).
+        """
 
     @abstractmethod
     def weights(self) -> Weights:

@@ -9,12 +9,12 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from mspipeline.backends import keras_layers
-from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, State, StepResult
+from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, Loss, State, StepResult, Trace
 from mspipeline.errors import BackendError, ShapeError
 from mspipeline.network import ops
 from mspipeline.network.graph import Graph
@@ -131,20 +131,23 @@ class TensorFlowBackend(Backend):
         self._tf.config.experimental.enable_op_determinism()
         self._keras.utils.set_random_seed(execution.seed)
 
-    def compile(self, loss: Literal["bce", "dice"], optimiser: Adam) -> None:
+    def compile(self, loss: Loss, optimiser: Adam) -> None:
         tf, keras, model = self._tf, self._keras, self._model
         with tf.device(self._device):
             self._optimiser = _adam(keras, optimiser)
             self._optimiser.build(model.trainable_variables)
 
         def loss_of(masks: Any, probability: Any) -> Any:
-            return _LOSSES[loss](keras, masks, probability)
+            return _LOSSES[loss.name](keras, masks, probability)
 
-        def train(images: Any, masks: Any) -> tuple[Any, Any]:
+        def gradients_of(images: Any, masks: Any) -> tuple[Any, Any, Any]:
             with tf.GradientTape() as tape:
                 probability = model(images, training=True)
                 value = loss_of(masks, probability)
-            gradients = tape.gradient(value, model.trainable_variables)
+            return value, probability, tape.gradient(value, model.trainable_variables)
+
+        def train(images: Any, masks: Any) -> tuple[Any, Any]:
+            value, probability, gradients = gradients_of(images, masks)
             self._optimiser.apply(gradients, model.trainable_variables)
             return value, probability
 
@@ -152,6 +155,7 @@ class TensorFlowBackend(Backend):
             probability = model(images, training=False)
             return loss_of(masks, probability), probability
 
+        self._gradients = gradients_of
         signature = [self._image, self._mask]
         self._train = tf.function(train, input_signature=signature)
         self._evaluate = tf.function(evaluate, input_signature=signature)
@@ -178,6 +182,25 @@ class TensorFlowBackend(Backend):
         with self._tf.device(self._device):
             probability: FloatArray = self._predict(images).numpy()
         return probability
+
+    def trace(self, images: FloatArray, masks: FloatArray, nodes: Sequence[str]) -> Trace:
+        model = self._model
+        with self._tf.device(self._device):
+            seen = self._keras.Model(model.inputs, {node: model.get_layer(node).output for node in nodes})
+            activations = {node: values.numpy() for node, values in seen(images, training=False).items()}
+            kept = [(variable, variable.value.numpy()) for variable in model.non_trainable_variables]
+            loss, _, gradients = self._gradients(images, masks)
+            for variable, values in kept:
+                variable.assign(values)
+        names = {id(variable): key for key, variable in self._variables().items()}
+        return Trace(
+            activations,
+            float(loss),
+            {
+                (key := names[id(variable)]): keras_layers.other_layout(self._graph, key, gradient.numpy())
+                for variable, gradient in zip(model.trainable_variables, gradients, strict=True)
+            },
+        )
 
     def _variables(self) -> dict[tuple[str, str], Any]:
         """Keras variables by (node, our name of the weight)."""

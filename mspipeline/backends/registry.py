@@ -27,6 +27,21 @@ BACKENDS: dict[str, BackendEntry] = {
         (("tensorflow", ("tensorflow", "tensorflow-cpu")), ("keras", ("keras",))),
         "pip install 'mspipeline[tensorflow]'",
     ),
+    "torch": BackendEntry(
+        "mspipeline.backends.keras_torch:TorchBackend",
+        (("torch", ("torch",)), ("keras", ("keras",))),
+        "pip install 'mspipeline[torch]'",
+    ),
+    "jax": BackendEntry(
+        "mspipeline.backends.keras_jax:JaxBackend",
+        (("jax", ("jax",)), ("keras", ("keras",))),
+        "pip install 'mspipeline[jax]'",
+    ),
+    "pyeddl": BackendEntry(
+        "mspipeline.backends.eddl:EddlBackend",
+        (("pyeddl", ("pyeddl",)),),
+        "it comes with its own image; see docs/guide.md, PyEDDL",
+    ),
 }
 
 

@@ -11,13 +11,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from mspipeline.errors import ShapeError
 from mspipeline.files import sha256_data
-from mspipeline.network.ops import Input, Op, Shape, WeightSpec
+from mspipeline.network.ops import Dropout, Input, Op, Shape, WeightSpec
 
 SCHEMA_VERSION = 1
 
@@ -105,3 +105,9 @@ class Builder:
     def graph(self, *outputs: str) -> Graph:
         """The finished graph with these outputs."""
         return Graph(self._name, tuple(self._nodes.values()), outputs)
+
+
+def without_dropout(graph: Graph) -> Graph:
+    """The same nodes and weights with every dropout rate 0: training mode without chance, for comparing backends."""
+    nodes = tuple(replace(node, op=Dropout(0.0)) if isinstance(node.op, Dropout) else node for node in graph)
+    return replace(graph, nodes=nodes)

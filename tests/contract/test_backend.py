@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from mspipeline.backends.base import Adam, Backend, Execution
+from mspipeline.backends.base import Adam, Backend, Execution, Loss
 from mspipeline.backends.registry import BACKENDS, adapter, availability, create
 from mspipeline.errors import BackendError, ShapeError
 from mspipeline.models.catalogue import build
@@ -36,7 +36,7 @@ def trained(
     backend = create(name)
     backend.build(graph, Execution(device="cpu", threads=2, seed=5))
     backend.set_weights(initial_weights(graph, 0))
-    backend.compile(loss, Adam(learning_rate, epsilon=epsilon))
+    backend.compile(Loss(loss), Adam(learning_rate, epsilon=epsilon))
     return backend
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from reference_operations import forward
 
-from mspipeline.backends.base import Adam, Backend, Execution
+from mspipeline.backends.base import Adam, Backend, Execution, Loss
 from mspipeline.backends.registry import BACKENDS, adapter, availability, create
 from mspipeline.network import ops
 from mspipeline.network.graph import Builder, Graph
@@ -131,7 +131,7 @@ def built(name: str, graph: Graph, weights: Weights, optimiser: Adam | None = No
     backend.build(graph, Execution(device="cpu", threads=2))
     backend.set_weights(weights)
     if optimiser:
-        backend.compile("bce", optimiser)
+        backend.compile(Loss("bce"), optimiser)
     return backend
 
 

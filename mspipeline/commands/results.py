@@ -1,0 +1,45 @@
+"""Commands that turn run folders into tables and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mspipeline.commands.app import Json, app
+from mspipeline.errors import TableError
+
+
+@app.command(epilog="example: mspipeline collect runs/ -o tables/")
+def collect(
+    runs: Annotated[Path, typer.Argument(help="Folder with run folders or campaigns below it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the tables.")] = Path("tables"),
+    as_json: Json = False,
+) -> None:
+    """Merge run folders into Parquet tables. They are runs, epochs, cases, samples."""
+    from jobs.collect import collect_job
+    from mspipeline.config import CollectJob
+    from mspipeline.display import print_tables
+
+    collected = collect_job(CollectJob(runs=runs, output=output))
+    print_tables(collected.tables, output, as_json=as_json)
+    if collected.problems:
+        raise TableError(f"{len(collected.problems)} runs left out: {'; '.join(collected.problems)}")
+
+
+@app.command(epilog="example: mspipeline report tables/ -o report.html")
+def report(
+    tables: Annotated[Path, typer.Argument(help="Folder made by `mspipeline collect`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Its title.")] = "Segmentation benchmark",
+    as_json: Json = False,
+) -> None:
+    """Write the comparison as a page."""
+    from mspipeline.display import print_comparison
+    from mspipeline.report.page import write_page
+    from mspipeline.report.summary import summarise
+    from mspipeline.report.tables import load_tables
+
+    write_page(tables, output, title)
+    print_comparison(summarise(load_tables(tables)), output, as_json=as_json)

@@ -1,0 +1,124 @@
+"""Commands of one run: train it, score it, predict with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mspipeline.commands.app import BatchSize, Checkpoint, Json, Settings, SkipIncomplete, Threads, app, run_job
+
+
+@app.command(epilog="example: mspipeline train unet2d shards/ --epochs 4 --set base_width=16 -o runs/")
+def train(
+    model: Annotated[str, typer.Argument(help="A network of `mspipeline models`.")],
+    shards: Annotated[Path, typer.Argument(help="Folder made by `mspipeline prepare`.")],
+    backend: Annotated[str, typer.Option(help="A backend of `mspipeline doctor`.")] = "tensorflow",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run gets a folder of its own in here.")] = Path(
+        "runs"
+    ),
+    epochs: Annotated[int | None, typer.Option(help="[default: 128]", show_default=False)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="[default: 8]", show_default=False)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Adam's. [default: 0.001]", show_default=False)] = None,
+    loss: Annotated[str | None, typer.Option(help="bce or dice. [default: bce]", show_default=False)] = None,
+    patience: Annotated[int | None, typer.Option(help="Epochs without improvement before the end; 0: never.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of training settings; options replace its.")] = None,
+    settings: Settings = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, order of images, dropout.")] = 0,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a network. Run again to continue a training that was stopped; --set gives the model's arguments."""
+    from jobs.train import graph_of
+    from mspipeline.config import TrainingSettings, TrainJob, parse, parse_assignments, read_config
+    from mspipeline.display import print_run
+    from mspipeline.runs import run_id
+    from mspipeline.shards.manifest import load_manifest
+
+    chosen = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "loss": loss,
+        "patience": patience,
+    }
+    training = read_config(config, TrainingSettings) if config else TrainingSettings()
+    document = {
+        "model": {"name": model, "arguments": parse_assignments(settings or [])},
+        "backend": backend,
+        "device": device,
+        "seed": seed,
+        "threads": threads,
+        "shards": shards.absolute(),
+        "run_folder": output.absolute(),
+        "training": {**training.model_dump(), **{key: value for key, value in chosen.items() if value is not None}},
+    }
+    job = parse(document, TrainJob, where="command line")
+    manifest = load_manifest(shards)
+    graph_of(job, manifest)
+    name = run_id(job, manifest)
+    run_job("train", job.model_copy(update={"run_folder": output.absolute() / name}))
+    print_run(output / name, as_json=as_json)
+
+
+@app.command(epilog="example: mspipeline evaluate runs/unet2d-tensorflow-s0-1a2b3c4d shards/ --subset test")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    shards: Annotated[Path, typer.Argument(help="The shards it was trained on.")],
+    subset: Annotated[
+        list[str] | None, typer.Option(help="train, validation or test; repeatable. [default: those held out]")
+    ] = None,
+    checkpoint: Checkpoint = "best",
+    batch_size: BatchSize = 8,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Score a run case by case. Dice, IoU, precision, recall, specificity, volume error, on each scan's own grid."""
+    from mspipeline.config import EvaluateJob, parse
+    from mspipeline.display import print_cases
+    from mspipeline.runs import RunPaths, read_record
+
+    document = {
+        "run_folder": run.absolute(),
+        "shards": shards.absolute(),
+        "subsets": subset or [],
+        "checkpoint": checkpoint,
+        "batch_size": batch_size,
+        "threads": threads,
+    }
+    job = parse(document, EvaluateJob, where="command line")
+    read_record(RunPaths(run))
+    run_job("evaluate", job)
+    print_cases(run, as_json=as_json)
+
+
+@app.command(epilog="example: mspipeline predict runs/unet2d-tensorflow-s0-1a2b3c4d scans/ -o derivatives/")
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    dataset: Annotated[Path, typer.Argument(help="Scans, as for `prepare`; no masks needed.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The derivative goes in here.")] = Path("derivatives"),
+    checkpoint: Checkpoint = "best",
+    batch_size: BatchSize = 8,
+    threads: Threads = 0,
+    skip_incomplete: SkipIncomplete = False,
+) -> None:
+    """Write lesion maps of scans. A BIDS derivative, each map on the grid of its scan."""
+    from mspipeline.config import PredictJob, parse
+    from mspipeline.console import stdout
+    from mspipeline.runs import RunPaths, read_record
+
+    document = {
+        "run_folder": run.absolute(),
+        "dataset": dataset.absolute(),
+        "output": output.absolute(),
+        "checkpoint": checkpoint,
+        "batch_size": batch_size,
+        "threads": threads,
+        "skip_incomplete": skip_incomplete,
+    }
+    job = parse(document, PredictJob, where="command line")
+    name = read_record(RunPaths(run)).run_id
+    run_job("predict", job)
+    stdout.print(f"lesion maps are in {output / f'mspipeline-{name}'}")
