@@ -103,7 +103,8 @@ def graph_of(job: TrainJob, manifest: Manifest) -> Graph:
 def _compiled(job: TrainJob, graph: Graph) -> Backend:
     """The backend with the network in it, initial weights set, ready to train."""
     backend = create(job.backend)
-    backend.build(graph, Execution(device=job.device, threads=threads_for(job.threads), seed=job.seed))
+    threads = threads_for(job.threads)
+    backend.build(graph, Execution(device=job.device, threads=threads, seed=job.seed, memory=job.memory))
     backend.set_weights(initial_weights(graph, job.seed))
     settings = job.training
     optimiser = Adam(settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon)
@@ -133,6 +134,7 @@ def _new_record(
         backend=job.backend,
         backend_version=availability(job.backend).version or "",
         device=job.device,
+        memory=job.memory,
         seed=job.seed,
         threads=threads_for(job.threads),
         started_utc=_now(),

@@ -61,12 +61,14 @@ class TrainJob(Strict):
     """One training: `python -m jobs train FILE`.
 
     shards: folder made by `mspipeline prepare`. run_folder: where this run writes.
-    threads: of the framework; 0 takes every core this process may use. campaign, cell: set by a sweep.
+    threads: of the framework; 0 takes every core this process may use. memory: PyEDDL's level, without effect on the
+    other backends. campaign, cell: set by a sweep.
     """
 
     model: ModelSettings
     backend: str = "tensorflow"
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    memory: Literal["low_mem", "mid_mem", "full_mem"] = "mid_mem"
     seed: int = Field(0, ge=0)
     threads: int = Field(0, ge=0)
     shards: Path

@@ -113,6 +113,7 @@ class RunRecord(Strict):
     backend: str
     backend_version: str
     device: str
+    memory: str = "mid_mem"
     seed: int
     threads: int
     started_utc: str
@@ -160,8 +161,8 @@ class PreparedData(Protocol):
 
 
 def config_hash(job: TrainJob, data: PreparedData) -> str:
-    """SHA-256 of all that decides a training's result: paths, threads and the campaign's names do not enter."""
-    settings = job.model_dump(mode="json", include={"model", "backend", "device", "seed", "training"})
+    """SHA-256 of all that decides what a training gives and takes; paths, threads, a campaign's names do not enter."""
+    settings = job.model_dump(mode="json", include={"model", "backend", "device", "memory", "seed", "training"})
     return sha256_data({**settings, "data": [data.dataset_hash, data.split_hash, data.recipe_hash]})
 
 

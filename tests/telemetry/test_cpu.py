@@ -46,9 +46,11 @@ print('ready', flush=True); input()
 """
 FORKER = """
 import os, signal, subprocess, sys
-children = [subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']) for _ in range(2)]
+child = [sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)']
+children = [subprocess.Popen(child, stdout=subprocess.PIPE) for _ in range(2)]
+for each in children: each.stdout.readline()  # it runs, and has the memory of a Python
 print('ready', flush=True); input()
-for child in children: child.kill(); child.wait()
+for each in children: each.kill(); each.wait()
 print('none', flush=True); input()
 """
 # A child in a session of its own, then its parent dies.
