@@ -82,8 +82,8 @@ class Backend(ABC):
     """A framework with one network in it.
 
     Images are (N, *spatial, C) float32. Masks are float32 of the first output's shape: (N, *spatial, 1) in {0, 1}
-    beside one probability a voxel, one-hot (N, *spatial, classes) or (N, classes) beside several classes. A graph of several
-    outputs is trained on the masks at every n-th voxel for an output n times as coarse; steps return the first
+    beside one probability a voxel, one-hot (N, *spatial, classes) or (N, classes) beside several classes. A graph of
+    several outputs is trained on the masks at every n-th voxel for an output n times as coarse; steps return the first
     output. The last batch of an epoch may be smaller.
     """
 
