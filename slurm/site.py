@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -12,13 +13,15 @@ from mspipeline.config import Strict, nearest, read_config
 from mspipeline.errors import ConfigError
 
 BUILT_IN = Path(__file__).parent / "sites"
-_RUNTIMES = ("apptainer", "docker", "podman", "singularity")
+RUNTIMES = ("none", "apptainer", "singularity", "podman", "docker")
+_GRES = re.compile(r"[A-Za-z_]+(:[A-Za-z0-9_.\-]+)?(:[1-9][0-9]*)?")
+_BIND = re.compile(r"(/|\$)[^:]*(:/[^:]*)?(:(ro|rw))?")
 
 
 class Partition(Strict):
-    """What one cell asks for. Unset (null) leaves it to the scheduler's default.
+    """What one cell asks for. Unset (null) leaves it to the site, and what the site leaves open to the scheduler.
 
-    device: what its nodes offer. cpus: per cell. time_min: limit of one attempt of a cell.
+    device: what its nodes offer. cpus: per cell. time_min: limit of one attempt of a cell, which then continues.
     gres: generic resources as sbatch takes them, e.g. `gpu:t4:1`.
     """
 
@@ -30,15 +33,30 @@ class Partition(Strict):
     account: str | None = None
     qos: str | None = None
 
+    @field_validator("gres")
+    @classmethod
+    def _gres_is_what_sbatch_takes(cls, value: str | None) -> str | None:
+        for word in [] if value is None else value.split(","):
+            if not _GRES.fullmatch(word):
+                raise ValueError(f"{word!r} is not NAME, NAME:COUNT or NAME:TYPE:COUNT, as `sinfo -o %G` lists them")
+        return value
+
 
 class Site(Strict):
-    """Where cells run.
+    """Where cells run. All but name, executor and, on SLURM, a partition is optional.
 
     executor: `local` runs them on this machine, `slurm` hands them to sbatch.
     max_parallel: cells at a time; unset is one on this machine and no limit on SLURM. A local cell with `threads = 0`
         takes every core, so several at a time share them.
     partitions: by the scheduler's own names; a local site needs none.
+    account, qos: of every partition that names none of its own.
+    warn_s: seconds before a cell's time limit at which it is told to save its state and be queued again.
     container: runtime that starts the cells; `none` runs them in this environment.
+    images: by backend; a file in image_folder for apptainer and singularity, a reference for docker and podman.
+    binds: what the container sees besides a campaign's own folders: `/path`, `/path:/inside`, `/path:/inside:ro`.
+    scratch: fast folder of a node, TMPDIR of the cells. It and the binds may name variables of the job: `/local/$USER`.
+    pass_environment: variables that enter the container besides those of slurm.container.PASSED; `NAME` or `PREFIX_*`.
+    modules: loaded before a cell starts. mpi: what starts the ranks of a preparation; mpi_plugin: srun's `--mpi`.
     """
 
     schema_version: Literal[1] = 1
@@ -46,21 +64,67 @@ class Site(Strict):
     executor: Literal["local", "slurm"]
     max_parallel: PositiveInt | None = None
     partitions: dict[str, Partition] = Field(default_factory=dict)
+    account: str | None = None
+    qos: str | None = None
+    warn_s: PositiveInt = 90
     container: str = "none"
+    image_folder: Path | None = None
+    images: dict[str, str] = Field(default_factory=dict)
+    binds: tuple[str, ...] = ()
+    scratch: str | None = None
+    pass_environment: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    mpi: Literal["srun", "mpirun", "mpiexec"] = "srun"
+    mpi_plugin: str | None = None
 
     @field_validator("container")
     @classmethod
-    def _container_is_built(cls, value: str) -> str:
-        if value == "none":
-            return value
-        if value in _RUNTIMES:
-            raise ValueError(f"container runtime {value} is not supported yet; write 'none'")
-        raise ValueError(f"unknown container runtime; {nearest(value, ['none', *_RUNTIMES])}")
+    def _container_is_known(cls, value: str) -> str:
+        if value not in RUNTIMES:
+            raise ValueError(f"unknown container runtime; {nearest(value, list(RUNTIMES))}")
+        return value
+
+    @field_validator("binds")
+    @classmethod
+    def _binds_are_absolute(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if not _BIND.fullmatch(value):
+                raise ValueError(f"{value!r} is not /path, /path:/inside or /path:/inside:ro; write absolute paths")
+        return values
+
+    @field_validator("scratch")
+    @classmethod
+    def _scratch_is_absolute(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("/", "$")):
+            raise ValueError("not an absolute path; write one, or a variable of the job such as $TMPDIR")
+        return value
+
+    @field_validator("modules")
+    @classmethod
+    def _modules_are_words(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+/\-]*", value):
+                raise ValueError(f"{value!r} is not the name of a module, as `module avail` lists them")
+        return values
 
     @model_validator(mode="after")
-    def _slurm_has_partitions(self) -> Site:
+    def _parts_fit_together(self) -> Site:
         if self.executor == "slurm" and not self.partitions:
             raise ValueError("a site with executor = 'slurm' needs at least one [partitions.NAME]")
+        for name, partition in self.partitions.items():
+            if partition.time_min is not None and self.executor == "slurm" and partition.time_min * 60 <= self.warn_s:
+                raise ValueError(
+                    f"partitions.{name}.time_min = {partition.time_min} ends before its warning, warn_s = "
+                    f"{self.warn_s} seconds ahead; lower warn_s or raise time_min"
+                )
+        if self.container == "none" and (self.images or self.image_folder):
+            raise ValueError(f"images without a container; set container to {' or '.join(RUNTIMES[1:])}")
+        if self.container != "none" and self.executor == "local":
+            raise ValueError("a container needs executor = 'slurm'; local cells run in this environment")
+        if self.container in ("docker", "podman") and self.image_folder:
+            raise ValueError(f"image_folder is for apptainer and singularity; {self.container} takes [images] alone")
+        if self.mpi_plugin and self.mpi != "srun":
+            raise ValueError(f"mpi_plugin is srun's; with mpi = {self.mpi!r} leave it out")
         return self
 
     @property
@@ -86,6 +150,38 @@ class Site(Strict):
             f"site {self.name}: no partition for device {device!r}; it has {has}; "
             "add one to the site file or change `device` in the sweep"
         )
+
+    def image_for(self, backend: str) -> str:
+        """The image of a backend, as the container runtime takes it: a path, or a reference.
+
+        Raises ConfigError where the site names none, or its file is not there.
+        """
+        if backend not in self.images:
+            has = ", ".join(sorted(self.images)) or "none"
+            raise ConfigError(
+                f"site {self.name}: no image for backend {backend!r}; it has {has}; "
+                f"add `{backend} = ...` under [images] of the site file"
+            )
+        named = self.images[backend]
+        if self.container in ("docker", "podman"):
+            return named
+        path = (self.image_folder or Path()) / named
+        if not path.is_absolute():
+            raise ConfigError(
+                f"site {self.name}: image {named!r} of backend {backend!r} has no folder; set image_folder"
+            )
+        if not path.exists():
+            raise ConfigError(f"{path}: no such image (backend {backend!r}, site {self.name}); build or copy it there")
+        return str(path)
+
+    def mpi_command(self, ranks: int) -> list[str]:
+        """What starts `ranks` copies of the command that follows it."""
+        plugin = [f"--mpi={self.mpi_plugin}"] if self.mpi_plugin else []
+        return [self.mpi, *plugin, "-n", str(ranks)]
+
+    def setup_lines(self) -> list[str]:
+        """Lines of a batch script before its work: the modules. The site's own, not those of the submitting shell."""
+        return ["module purge", *(f"module load {name}" for name in self.modules)] if self.modules else []
 
 
 def load_site(name_or_path: str) -> Site:

@@ -6,6 +6,10 @@ submitit's local executor starts a launcher, and the launcher starts the job:
 
 Its own `cancel` sends SIGINT to the launcher, which kills the job a second later and so leaves the supervisor an orphan
 in the middle of a checkpoint. Hence SIGINT stays blocked in the launcher, and a job is stopped by TERM.
+
+On SLURM, cells of one shape go as one job array. Whether a job is over is asked of SLURM's queue: submitit takes one
+that is requeued for over, because its first attempt left a result, and takes a cancelled one for over only where the
+cluster has accounting.
 """
 
 from __future__ import annotations
@@ -29,9 +33,10 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError, StorageError
 from mspipeline.files import read_json, write_json
-from slurm import processes
+from slurm import processes, queue
 from slurm.attempt import AttemptRecord, run_commands, utc_now
 from slurm.lock import held
+from slurm.node import Surroundings, run_on_node
 from slurm.site import Partition, Site
 
 LOCAL_TIME_MIN = 366 * 24 * 60
@@ -55,6 +60,15 @@ class Submission(Strict):
 
 
 @dataclass(frozen=True)
+class Order:
+    """One cell to be handed over: its name, its command lines and its run folder."""
+
+    name: str
+    commands: Sequence[Sequence[str]]
+    cell_folder: Path
+
+
+@dataclass(frozen=True)
 class Handle:
     """A job that this process submitted."""
 
@@ -63,7 +77,13 @@ class Handle:
 
     def ended(self) -> bool:
         """Whether the job is over; asks the scheduler, and reaps the launcher of a local job."""
+        if self.submission.executor == "slurm":
+            return not queued(self.submission)
         return bool(self.job.done(force_check=True))
+
+
+Pair = tuple[Submission | None, AttemptRecord | None]
+"""The job that a cell was last handed to, and its latest attempt."""
 
 
 @contextmanager
@@ -79,21 +99,41 @@ def sigint_held_back() -> Iterator[None]:
 def submit(
     site: Site, device: str, name: str, commands: Sequence[Sequence[str]], cell_folder: Path, logs: Path
 ) -> Handle:
-    """Hand one cell to the site and record it in `cell_folder`/submission.json.
+    """Hand one cell to the site; see submit_together."""
+    return submit_together(site, device, [Order(name, commands, cell_folder)], logs, name=name)[0]
 
-    device: of the cell; chooses the partition. logs: a folder of this submission's own. Call inside `sigint_held_back`.
-    Raises ConfigError where the site cannot take the job, StorageError where `logs` cannot be written.
+
+def submit_together(
+    site: Site,
+    device: str,
+    orders: Sequence[Order],
+    logs: Path,
+    *,
+    name: str,
+    surroundings: Surroundings | None = None,
+) -> list[Handle]:
+    """Hand cells of one shape to the site, to SLURM as one job array; record each in its folder's submission.json.
+
+    device: of all the cells; chooses the partition. name: of the array. logs: a folder of this submission's own.
+    surroundings: what the cells see on a node of SLURM; bare where None. Call inside `sigint_held_back`.
+    Raises ConfigError where the site cannot take the jobs, StorageError where `logs` cannot be written.
     """
     partition_name, partition = site.partition_for(device)
-    lines = [list(command) for command in commands]
-    if site.executor == "local":
-        lines = [[*_cuda_as_here(), *line] for line in lines]
+    if surroundings is None and site.container != "none":
+        raise ConfigError(f"site {site.name}: container {site.container} but no image for {name}; add it to the site")
     try:
         # -P: a folder called `slurm` or `jobs` where the user stands must not hide this package.
         python = {f"{site.executor}_python": f"{shlex.quote(sys.executable)} -P"}
         executor = submitit.AutoExecutor(logs, cluster=site.executor, **python)
-        executor.update_parameters(**parameters(site, name, partition_name, partition))
-        job = executor.submit(run_commands, lines, str(cell_folder))
+        executor.update_parameters(**parameters(site, name, partition_name, partition, len(orders)))
+        folders = [str(order.cell_folder) for order in orders]
+        if site.executor == "local":
+            lines = [[[*_cuda_as_here(), *line] for line in order.commands] for order in orders]
+            jobs = [executor.submit(run_commands, *each) for each in zip(lines, folders, strict=True)]
+        else:
+            lines = [[list(line) for line in order.commands] for order in orders]
+            seen = (surroundings or Surroundings(scratch=site.scratch)).model_dump(mode="json")
+            jobs = executor.map_array(run_on_node, lines, folders, [seen] * len(orders))
     except (RuntimeError, FailedJobError, FailedSubmissionError) as error:
         said = " ".join(str(error).split())
         raise ConfigError(
@@ -103,6 +143,12 @@ def submit(
         raise StorageError(
             f"{logs}: cannot be written ({error.strerror}); free some space or choose another folder"
         ) from error
+    queue.QUEUE.forget()
+    return [_recorded(site, order, job, logs) for order, job in zip(orders, jobs, strict=True)]
+
+
+def _recorded(site: Site, order: Order, job: Any, logs: Path) -> Handle:
+    """The handle of a job that was submitted, once its cell's folder says so."""
     pid = int(job.job_id) if site.executor == "local" else None
     submission = Submission(
         executor=site.executor,
@@ -114,12 +160,12 @@ def submit(
         log=job.paths.stdout,
         submitted_utc=utc_now(),
     )
-    write_json(submission_path(cell_folder), submission.model_dump(mode="json"))
+    write_json(submission_path(order.cell_folder), submission.model_dump(mode="json"))
     return Handle(submission, job)
 
 
-def parameters(site: Site, name: str, partition_name: str, partition: Partition) -> dict[str, Any]:
-    """What submitit is told about one job, in its own words."""
+def parameters(site: Site, name: str, partition_name: str, partition: Partition, count: int = 1) -> dict[str, Any]:
+    """What submitit is told about `count` jobs of one shape, in its own words."""
     common = {"name": name, "stderr_to_stdout": True}
     if site.executor == "local":
         return {**common, "timeout_min": partition.time_min or LOCAL_TIME_MIN}
@@ -129,8 +175,13 @@ def parameters(site: Site, name: str, partition_name: str, partition: Partition)
         "cpus_per_task": partition.cpus,
         "mem_gb": partition.mem_gb,
         "slurm_gres": partition.gres,
-        "slurm_account": partition.account,
-        "slurm_qos": partition.qos,
+        "slurm_account": partition.account or site.account,
+        "slurm_qos": partition.qos or site.qos,
+        "slurm_signal_delay_s": site.warn_s,
+        "slurm_setup": site.setup_lines() or None,
+        "slurm_array_parallelism": min(count, site.max_parallel or count) if count > 1 else None,
+        # Without it, a site whose JobRequeue is 0 ends a preempted cell for good.
+        "slurm_additional_parameters": {"requeue": True},
     }
     return {**common, **{key: value for key, value in asked.items() if value is not None}}
 
@@ -155,7 +206,7 @@ def read_submission(cell_folder: Path) -> Submission | None:
 def queued(submission: Submission) -> bool:
     """Whether the job is still waiting or running. A local job of another host counts as such: none can tell."""
     if submission.executor == "slurm":
-        return not submitit.SlurmJob(submission.logs, submission.job_id).done(force_check=True)
+        return queue.QUEUE.state(submission.job_id) is not None
     return submission.host != socket.gethostname() or processes.find(submission.pid, submission.pid_created) is not None
 
 
@@ -171,7 +222,7 @@ def running(attempt: AttemptRecord, submission: Submission | None, cell_folder: 
 def stop(submission: Submission | None, attempt: AttemptRecord | None) -> None:
     """Ask a cell to end in order: its state saved, its process tree gone. Asking again does no harm."""
     if submission is not None and submission.executor == "slurm":
-        submitit.SlurmJob(submission.logs, submission.job_id).cancel(check=False)
+        queue.cancel([submission.job_id])
         return
     alive = _processes(submission, attempt)
     leaders = [process for process in alive if attempt is not None and process.pid == attempt.pid]
@@ -185,7 +236,7 @@ def stop(submission: Submission | None, attempt: AttemptRecord | None) -> None:
 def kill(submission: Submission | None, attempt: AttemptRecord | None) -> None:
     """End a cell's processes at once; what was not on disk is lost."""
     if submission is not None and submission.executor == "slurm":
-        submitit.SlurmJob(submission.logs, submission.job_id).cancel(check=False)
+        kill_all([(submission, attempt)])
         return
     patience_ends = time.monotonic() + 5
     while (alive := _processes(submission, attempt)) and time.monotonic() < patience_ends:
@@ -193,6 +244,33 @@ def kill(submission: Submission | None, attempt: AttemptRecord | None) -> None:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(alive, timeout=0.2)
+
+
+def stop_all(jobs: Sequence[Pair]) -> None:
+    """`stop` for many cells: those on SLURM by one call."""
+    queue.cancel(_on_slurm(jobs))
+    for submission, attempt in _here(jobs):
+        stop(submission, attempt)
+
+
+def kill_all(jobs: Sequence[Pair]) -> None:
+    """`kill` for many cells: those on SLURM by one call."""
+    on_slurm = _on_slurm(jobs)
+    if on_slurm:
+        queue.kill(on_slurm)
+        patience_ends = time.monotonic() + 5
+        while any(queue.QUEUE.state(job) is not None for job in on_slurm) and time.monotonic() < patience_ends:
+            time.sleep(0.2)
+    for submission, attempt in _here(jobs):
+        kill(submission, attempt)
+
+
+def _on_slurm(jobs: Sequence[Pair]) -> list[str]:
+    return [submission.job_id for submission, _ in jobs if submission is not None and submission.executor == "slurm"]
+
+
+def _here(jobs: Sequence[Pair]) -> list[Pair]:
+    return [pair for pair in jobs if pair[0] is None or pair[0].executor == "local"]
 
 
 def _processes(submission: Submission | None, attempt: AttemptRecord | None) -> list[psutil.Process]:

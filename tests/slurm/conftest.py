@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cluster import missing_packages, start_cluster
 from process_watch import processes_of
 
 from mspipeline.config import TrainingSettings
@@ -13,6 +14,26 @@ from slurm.site import load_site
 from slurm.sweep import Matrix, Sweep
 
 CAMPAIGN_PROGRAM = Path(__file__).parent / "campaign_program.py"
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster():
+    """A private SLURM for the whole test run; a test takes `cluster`, which has it to itself."""
+    if missing := missing_packages():
+        pytest.skip(f"no SLURM here; apt-get install -y --no-install-recommends {' '.join(missing)}")
+    with start_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(slurm_cluster, monkeypatch):
+    """The private SLURM, empty, as what this test and the programs it starts see; emptied again afterwards."""
+    for name in [name for name in os.environ if name.startswith(("SLURM", "SBATCH", "SUBMITIT"))]:
+        monkeypatch.delenv(name)
+    for name, value in slurm_cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    yield slurm_cluster
+    slurm_cluster.reset()
 
 
 @pytest.fixture
@@ -29,12 +50,12 @@ def make_campaign(tmp_path, shards):
     """A campaign of U-Net cells with these seeds; whatever of it still runs after the test fails the test."""
     folder = tmp_path / "campaign"
 
-    def make(seeds=(0, 1), epochs=3, max_parallel=1):
+    def make(seeds=(0, 1), epochs=3, max_parallel=1, site=None):
         sweep = Sweep(
             name="tiny", matrix=Matrix(model=("unet2d",), seed=seeds), training=TrainingSettings(epochs=epochs)
         )
-        site = load_site("local").model_copy(update={"max_parallel": max_parallel})
-        return Campaign.create(folder, sweep, shards, site)
+        local = load_site("local").model_copy(update={"max_parallel": max_parallel})
+        return Campaign.create(folder, sweep, shards, site or local)
 
     yield make
     left = processes_of(folder)

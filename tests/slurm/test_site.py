@@ -27,7 +27,6 @@ def written(tmp_path, text):
 def test_the_local_site_is_built_in_and_runs_one_cell_at_a_time():
     site = load_site("local")
     assert (site.name, site.executor, site.container, site.limit) == ("local", "local", "none", 1)
-    assert [path.name for path in BUILT_IN.glob("*.toml")] == ["local.toml"]
 
 
 def test_slurm_decides_how_many_cells_run_unless_the_site_says(tmp_path):
@@ -57,13 +56,25 @@ def test_a_local_site_needs_no_partition():
     [
         (("executor =", "exekutor ="), "unknown key 'exekutor'; did you mean 'executor'?"),
         (("gres =", "grs ="), "unknown key 'partitions.gpu_t4.grs'; did you mean 'gres'?"),
-        (
-            ("executor =", 'container = "apptainer"\nexecutor ='),
-            "container runtime apptainer is not supported yet; write 'none'",
-        ),
         (("executor =", 'container = "aptainer"\nexecutor ='), "did you mean 'apptainer'?"),
         (('"slurm"', '"pbs"'), "executor: input should be 'local' or 'slurm'"),
         (("cpus = 16", "cpus = 0"), "partitions.cores.cpus: input should be greater than 0"),
+        (("gpu:t4:1", "gpu=1"), "'gpu=1' is not NAME, NAME:COUNT or NAME:TYPE:COUNT, as `sinfo -o %G` lists them"),
+        (("cpus = 16", "time_min = 1"), "partitions.cores.time_min = 1 ends before its warning, warn_s = 90"),
+        (("executor =", 'binds = ["data:/data"]\nexecutor ='), "'data:/data' is not /path, /path:/inside or"),
+        (
+            ("executor =", 'scratch = "tmp"\nexecutor ='),
+            "not an absolute path; write one, or a variable of the job such as $TMPDIR",
+        ),
+        (("executor =", 'modules = ["gcc; rm"]\nexecutor ='), "'gcc; rm' is not the name of a module"),
+        (("executor =", 'mpi = "orun"\nexecutor ='), "mpi: input should be 'srun', 'mpirun' or 'mpiexec'"),
+        (("executor =", 'mpi = "mpirun"\nmpi_plugin = "pmi2"\nexecutor ='), "mpi_plugin is srun's"),
+        (("executor =", 'image_folder = "/images"\nexecutor ='), "images without a container; set container to"),
+        (
+            ("executor =", 'container = "docker"\nimage_folder = "/images"\nexecutor ='),
+            "image_folder is for apptainer and singularity; docker takes [images] alone",
+        ),
+        (('"slurm"', '"local"\ncontainer = "docker"'), "a container needs executor = 'slurm'"),
     ],
 )
 def test_a_site_file_that_does_not_fit_is_one_line(tmp_path, change, said):
@@ -87,3 +98,55 @@ def test_an_unknown_site_is_answered_with_the_nearest():
 def test_a_site_file_that_is_not_there_is_said_so(tmp_path):
     with pytest.raises(ConfigError, match="no such configuration file"):
         load_site(str(tmp_path / "none.toml"))
+
+
+EXAMPLES = sorted(path.stem for path in BUILT_IN.glob("example_*.toml"))
+
+
+def test_there_are_examples_of_three_differently_built_sites():
+    sites = {name: load_site(name) for name in EXAMPLES}
+    assert {site.container for site in sites.values()} == {"apptainer", "podman", "none"}
+    assert {site.mpi for site in sites.values()} == {"srun", "mpirun"}
+    assert all(site.name == name for name, site in sites.items())
+    assert all({each.device for each in site.partitions.values()} == {"cpu", "gpu"} for site in sites.values())
+
+
+def contained(tmp_path, **values):
+    return Site(name="x", executor="slurm", partitions={"cores": Partition()}, **values)
+
+
+def test_an_image_is_a_file_of_the_image_folder_that_has_to_be_there(tmp_path):
+    site = contained(tmp_path, container="apptainer", image_folder=tmp_path, images={"torch": "torch.sif"})
+    with pytest.raises(ConfigError, match=r"torch\.sif: no such image \(backend 'torch', site x\); build or copy it"):
+        site.image_for("torch")
+    (tmp_path / "torch.sif").touch()
+    assert site.image_for("torch") == str(tmp_path / "torch.sif")
+    with pytest.raises(ConfigError, match=r"no image for backend 'jax'; it has torch; add `jax = \.\.\.` under"):
+        site.image_for("jax")
+
+
+def test_an_image_without_a_folder_is_refused_and_a_reference_is_taken_as_it_is(tmp_path):
+    site = contained(tmp_path, container="singularity", images={"torch": "torch.sif"})
+    with pytest.raises(ConfigError, match=r"image 'torch\.sif' of backend 'torch' has no folder; set image_folder"):
+        site.image_for("torch")
+    assert (
+        contained(tmp_path, container="docker", images={"torch": "a/b@sha256:0"}).image_for("torch") == "a/b@sha256:0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "command"),
+    [
+        ({}, ["srun", "-n", "4"]),
+        ({"mpi_plugin": "pmi2"}, ["srun", "--mpi=pmi2", "-n", "4"]),
+        ({"mpi": "mpirun"}, ["mpirun", "-n", "4"]),
+    ],
+)
+def test_what_starts_four_ranks(tmp_path, values, command):
+    assert contained(tmp_path, **values).mpi_command(4) == command
+
+
+def test_modules_are_loaded_in_a_clean_set(tmp_path):
+    site = contained(tmp_path, modules=("gcc/12.2", "cuda"))
+    assert site.setup_lines() == ["module purge", "module load gcc/12.2", "module load cuda"]
+    assert contained(tmp_path).setup_lines() == []

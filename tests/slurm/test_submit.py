@@ -30,14 +30,14 @@ PROGRAMS = {
         output=${output//%j/$SLURM_JOB_ID}
         exec "$@" >> "${output//%t/0}" 2>&1
         """,
-    "sacct": """
-        echo "JobID|State|NodeList"
+    "squeue": """
         for file in "$FAKE_SLURM"/pid.*; do
-            kill -0 "$(cat "$file")" 2>/dev/null && state=RUNNING || state=COMPLETED
-            echo "${file##*.}|$state|here"
+            kill -0 "$(cat "$file")" 2>/dev/null && echo "${file##*.}|RUNNING"
         done
+        exit 0
         """,
-    "scancel": """kill -TERM -- "-$(cat "$FAKE_SLURM/pid.$1")" """,
+    "scontrol": """echo "JobState=CANCELLED Reason=None" """,
+    "scancel": """kill -TERM -- "-$(cat "$FAKE_SLURM/pid.${@: -1}")" """,
 }
 PARTITION = Partition(
     device="gpu", cpus=8, mem_gb=32, time_min=90, gres="gpu:t4:1", account="radiology", qos="preemptable"
@@ -89,12 +89,32 @@ def test_a_partition_in_the_words_of_submitit():
         "slurm_gres": "gpu:t4:1",
         "slurm_account": "radiology",
         "slurm_qos": "preemptable",
+        "slurm_signal_delay_s": 90,
+        "slurm_additional_parameters": {"requeue": True},
     }
 
 
 def test_what_a_partition_leaves_open_is_left_to_the_scheduler():
     site = Site(name="cluster", executor="slurm", partitions={"cores": Partition()})
-    assert set(parameters(site, "cell", "cores", Partition())) == {"name", "stderr_to_stdout", "slurm_partition"}
+    assert set(parameters(site, "cell", "cores", Partition())) == {
+        "name",
+        "stderr_to_stdout",
+        "slurm_partition",
+        "slurm_signal_delay_s",
+        "slurm_additional_parameters",
+    }
+
+
+def test_a_partition_that_names_no_account_or_qos_has_those_of_the_site():
+    site = Site(name="c", executor="slurm", partitions={"a": Partition(qos="own")}, account="all", qos="all")
+    told = parameters(site, "cell", "a", site.partitions["a"])
+    assert (told["slurm_account"], told["slurm_qos"]) == ("all", "own")
+
+
+@pytest.mark.parametrize(("count", "limit", "at_once"), [(10, 4, 4), (3, 4, 3), (3, None, 3), (1, 4, None)])
+def test_an_array_runs_no_more_at_once_than_the_site_allows(count, limit, at_once):
+    site = Site(name="c", executor="slurm", partitions={"a": Partition()}, max_parallel=limit)
+    assert parameters(site, "cell", "a", Partition(), count).get("slurm_array_parallelism") == at_once
 
 
 def test_a_local_cell_may_take_as_long_as_it_needs():
