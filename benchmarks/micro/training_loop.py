@@ -16,8 +16,9 @@ from typing import Any
 from benchmarks.micro.result import Result, main
 from jobs.prepare import prepare
 from mspipeline.backends.base import Adam, Execution, Loss
-from mspipeline.backends.keras import TensorFlowBackend, load_keras
+from mspipeline.backends.keras import load_keras
 from mspipeline.backends.keras_layers import realise
+from mspipeline.backends.keras_tensorflow import TensorFlowBackend
 from mspipeline.config import PrepareJob, SplitSettings, TrainingSettings
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.models.catalogue import build

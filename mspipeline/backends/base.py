@@ -89,6 +89,8 @@ class Backend(ABC):
 
     name: ClassVar[str]
     operations: ClassVar[frozenset[type[Op]]]
+    trains: ClassVar[bool] = True
+    """Whether it can train; one that only predicts raises BackendError in `compile` and all that follows it."""
 
     @classmethod
     def resumes_exactly(cls, graph: Graph) -> bool:

@@ -1,6 +1,6 @@
 """Keras 3 adapter: a graph becomes a functional Keras model; the engine below it is chosen once per process.
 
-Layers are in `keras_layers`. Only the compiled steps differ between engines.
+Layers are in `keras_layers`, losses in `keras_losses`, steps in `keras_tensorflow`, `keras_torch`, `keras_jax`.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
+import numpy as np
+
 from mspipeline.backends import keras_layers
-from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, Loss, State, StepResult, Trace
+from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, Loss, State, Trace
+from mspipeline.backends.keras_losses import check_loss, loss_function
 from mspipeline.errors import BackendError, ShapeError
 from mspipeline.network import ops
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import Weights, check_weights
-
-PROBABILITY_FLOOR = 1e-7
-"""Probabilities are clipped to [floor, 1 - floor] before a logarithm, as in `training.losses`."""
 
 
 @contextmanager
@@ -60,20 +61,7 @@ def load_keras(engine: str) -> Any:
     return keras
 
 
-def _bce(keras: Any, mask: Any, probability: Any) -> Any:
-    p = keras.ops.clip(probability, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    return -keras.ops.mean(mask * keras.ops.log(p) + (1 - mask) * keras.ops.log(1 - p))
-
-
-def _dice(keras: Any, mask: Any, probability: Any) -> Any:
-    overlap = keras.ops.sum(mask * probability)
-    return 1 - (2 * overlap + 1) / (keras.ops.sum(mask) + keras.ops.sum(probability) + 1)
-
-
-_LOSSES: dict[str, Callable[[Any, Any, Any], Any]] = {"bce": _bce, "dice": _dice}
-
-
-def _adam(keras: Any, settings: Adam) -> Any:
+def paper_adam(keras: Any, settings: Adam) -> Any:
     """Adam as `base.Adam` has it. Keras' own divides by sqrt(v) + epsilon before it corrects v's bias, which makes its
     epsilon 1 / sqrt(1 - beta2^t) times as large: 32 times in the first step.
     """
@@ -94,112 +82,79 @@ def _adam(keras: Any, settings: Adam) -> Any:
     return PaperAdam(settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon, name="adam")
 
 
-class TensorFlowBackend(Backend):
-    """Keras 3 on TensorFlow."""
+class KerasBackend(Backend):
+    """What the engines share: model, names, weights and state. An engine adds device, threads and compiled steps.
 
-    name = "tensorflow"
+    A variable's values are a Keras variable's own, unless an engine keeps them elsewhere: `_read` and `_write` know.
+    """
+
     operations: ClassVar[frozenset[type[ops.Op]]] = frozenset(keras_layers.REALISE)
 
     def build(self, graph: Graph, execution: Execution) -> None:
         self.check(graph)
-        self._keras = load_keras("tensorflow")
-        import tensorflow as tf
-
-        self._tf, self._graph = tf, graph
+        self._before_loading(execution)
+        self._keras = load_keras(self.name)
+        self._graph = graph
         self._configure(execution)
-        self._device = _choose_device(tf, execution.device)
-        with tf.device(self._device):
-            self._model = keras_layers.realise(self._keras, graph, execution.seed)
-        # Without XLA: on a CPU it is slower than oneDNN's kernels (docs/decisions/0002); on a GPU nobody measured yet.
-        image = tf.TensorSpec((None, *graph.inputs[0].shape), tf.float32)
-        self._predict = tf.function(lambda images: self._model(images, training=False), input_signature=[image])
-        self._image, self._mask = image, tf.TensorSpec((None, *graph[graph.outputs[0]].shape), tf.float32)
+        with self._placed():
+            self._model = keras_layers.realise(self._toolkit(), graph, execution.seed)
         self._optimiser: Any = None
-
-    def _configure(self, execution: Execution) -> None:
-        """Threads and determinism: fixed before TensorFlow's first operation, and for the whole process."""
-        threading = self._tf.config.threading
-        try:
-            threading.set_intra_op_parallelism_threads(execution.threads)
-            threading.set_inter_op_parallelism_threads(min(2, execution.threads))
-        except RuntimeError as error:
-            running = threading.get_intra_op_parallelism_threads()
-            raise BackendError(
-                f"TensorFlow already runs with {running} threads in this process, asked for {execution.threads}; "
-                "start it in a process of its own"
-            ) from error
-        self._tf.config.experimental.enable_op_determinism()
-        self._keras.utils.set_random_seed(execution.seed)
+        self._make_prediction()
 
     def compile(self, loss: Loss, optimiser: Adam) -> None:
-        tf, keras, model = self._tf, self._keras, self._model
-        with tf.device(self._device):
-            self._optimiser = _adam(keras, optimiser)
-            self._optimiser.build(model.trainable_variables)
+        check_loss(loss, [self._graph[name].shape for name in self._graph.outputs])
+        self._loss = loss_function(self._keras, loss)
+        with self._placed():
+            self._make_steps(optimiser)
 
-        def loss_of(masks: Any, probability: Any) -> Any:
-            return _LOSSES[loss.name](keras, masks, probability)
+    def _before_loading(self, execution: Execution) -> None:
+        """What an engine reads only once, when it is loaded."""
 
-        def gradients_of(images: Any, masks: Any) -> tuple[Any, Any, Any]:
-            with tf.GradientTape() as tape:
-                probability = model(images, training=True)
-                value = loss_of(masks, probability)
-            return value, probability, tape.gradient(value, model.trainable_variables)
+    @abstractmethod
+    def _configure(self, execution: Execution) -> None:
+        """Device, threads, determinism. Raises BackendError where they are not to be had in this process."""
 
-        def train(images: Any, masks: Any) -> tuple[Any, Any]:
-            value, probability, gradients = gradients_of(images, masks)
-            self._optimiser.apply(gradients, model.trainable_variables)
-            return value, probability
+    @abstractmethod
+    def _placed(self) -> AbstractContextManager[Any]:
+        """In it, Keras makes and computes everything on the chosen device."""
 
-        def evaluate(images: Any, masks: Any) -> tuple[Any, Any]:
-            probability = model(images, training=False)
-            return loss_of(masks, probability), probability
+    @abstractmethod
+    def _make_prediction(self) -> None:
+        """Compile the forward pass."""
 
-        self._gradients = gradients_of
-        signature = [self._image, self._mask]
-        self._train = tf.function(train, input_signature=signature)
-        self._evaluate = tf.function(evaluate, input_signature=signature)
+    @abstractmethod
+    def _make_steps(self, optimiser: Adam) -> None:
+        """Compile the steps, with `self._loss`."""
 
-    @property
-    def device(self) -> str:
-        if "GPU" not in self._device:
-            return "CPU"
-        details = self._tf.config.experimental.get_device_details(self._tf.config.list_physical_devices("GPU")[0])
-        return f"GPU: {details.get('device_name', 'unnamed')}"
+    @abstractmethod
+    def _activations(self, images: FloatArray, nodes: Sequence[str]) -> dict[str, FloatArray]:
+        """Of these nodes in inference mode."""
 
-    def train_step(self, images: FloatArray, masks: FloatArray) -> StepResult:
-        return self._run(self._train, images, masks)
+    @abstractmethod
+    def _loss_and_gradients(self, images: FloatArray, masks: FloatArray) -> tuple[float, list[FloatArray]]:
+        """Of one pass in training mode, by the model's trainable variables; nothing else changes."""
 
-    def evaluate_step(self, images: FloatArray, masks: FloatArray) -> StepResult:
-        return self._run(self._evaluate, images, masks)
+    def _toolkit(self) -> Any:
+        """What `keras_layers` takes layers from: Keras, or Keras with layers of the engine's own."""
+        return self._keras
 
-    def _run(self, step: Any, images: FloatArray, masks: FloatArray) -> StepResult:
-        with self._tf.device(self._device):
-            loss, probability = step(images, masks)
-        return StepResult(float(loss), probability.numpy())
+    @abstractmethod
+    def _read(self, variable: Any) -> Any:
+        """A copy of a variable's values, for NumPy."""
 
-    def predict(self, images: FloatArray) -> FloatArray:
-        with self._tf.device(self._device):
-            probability: FloatArray = self._predict(images).numpy()
-        return probability
+    def _write(self, variable: Any, values: Any) -> None:
+        variable.assign(values)
 
     def trace(self, images: FloatArray, masks: FloatArray, nodes: Sequence[str]) -> Trace:
-        model = self._model
-        with self._tf.device(self._device):
-            seen = self._keras.Model(model.inputs, {node: model.get_layer(node).output for node in nodes})
-            activations = {node: values.numpy() for node, values in seen(images, training=False).items()}
-            kept = [(variable, variable.value.numpy()) for variable in model.non_trainable_variables]
-            loss, _, gradients = self._gradients(images, masks)
-            for variable, values in kept:
-                variable.assign(values)
+        with self._placed():
+            activations = self._activations(images, nodes) if nodes else {}
+            loss, gradients = self._loss_and_gradients(images, masks)
         names = {id(variable): key for key, variable in self._variables().items()}
+        keys = [names[id(variable)] for variable in self._model.trainable_variables]
         return Trace(
             activations,
-            float(loss),
-            {
-                (key := names[id(variable)]): keras_layers.other_layout(self._graph, key, gradient.numpy())
-                for variable, gradient in zip(model.trainable_variables, gradients, strict=True)
-            },
+            loss,
+            {key: keras_layers.other_layout(self._graph, key, g) for key, g in zip(keys, gradients, strict=True)},
         )
 
     def _variables(self) -> dict[tuple[str, str], Any]:
@@ -212,14 +167,14 @@ class TensorFlowBackend(Backend):
 
     def weights(self) -> Weights:
         return {
-            key: keras_layers.other_layout(self._graph, key, variable.value.numpy()).copy()
+            key: np.ascontiguousarray(keras_layers.other_layout(self._graph, key, self._read(variable)))
             for key, variable in self._variables().items()
         }
 
     def set_weights(self, weights: Weights) -> None:
         check_weights(self._graph, weights, source="weights")
         for key, variable in self._variables().items():
-            variable.assign(keras_layers.other_layout(self._graph, key, weights[key]))
+            self._write(variable, keras_layers.other_layout(self._graph, key, weights[key]))
 
     def _state_variables(self) -> dict[str, Any]:
         """The optimiser's variables and the dropout layers' generators, by names that every process gives them."""
@@ -234,23 +189,38 @@ class TensorFlowBackend(Backend):
         return {**optimiser, **generators}
 
     def state(self) -> State:
-        return {name: variable.value.numpy().copy() for name, variable in self._state_variables().items()}
+        return {name: self._read(variable) for name, variable in self._state_variables().items()}
 
     def set_state(self, state: State) -> None:
         variables = self._state_variables()
-        if variables.keys() != state.keys():
-            differing = sorted(variables.keys() ^ state.keys())
+        self._check_state(variables, state)
+        for name, variable in variables.items():
+            self._write(variable, state[name])
+
+    def _check_state(self, own: Mapping[str, Any], state: State) -> None:
+        """Raise ShapeError where names or shapes differ from this network's."""
+        differing = sorted(own.keys() ^ state.keys())
+        differing += [name for name in own.keys() & state.keys() if tuple(own[name].shape) != state[name].shape]
+        if differing:
             raise ShapeError(
                 f"optimiser state of another network: {len(differing)} entries differ ({differing[0]}, ...); "
                 "resume the run that wrote it"
             )
-        for name, variable in variables.items():
-            variable.assign(state[name])
 
 
-def _choose_device(tf: Any, wanted: str) -> str:
-    """TensorFlow's name of the device to use. Raises BackendError where a GPU is wanted and none is seen."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if wanted == "gpu" and not gpus:
-        raise BackendError("tensorflow sees no GPU here; use --device cpu, or run where `mspipeline doctor` lists one")
-    return "/GPU:0" if gpus and wanted != "cpu" else "/CPU:0"
+def as_list(outputs: Any) -> list[Any]:
+    """A model's outputs: Keras gives a single one bare."""
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+
+
+def no_gpu(engine: str) -> BackendError:
+    """For where a GPU is wanted and none is seen."""
+    return BackendError(f"{engine} sees no GPU here; use --device cpu, or run where `mspipeline doctor` lists one")
+
+
+def threads_are_set(engine: str, running: int, wanted: int) -> BackendError:
+    """For where the engine has begun with another number of threads."""
+    return BackendError(
+        f"{engine} already runs with {running} threads in this process, asked for {wanted}; "
+        "start it in a process of its own"
+    )

@@ -82,7 +82,7 @@ def _own_layers(keras: Any) -> SimpleNamespace:
                 if not share.any():
                     x = first
                     continue
-                weight = share.reshape(-1, *(1,) * (len(x.shape) - 1 - axis))
+                weight = keras.ops.convert_to_tensor(share.reshape(-1, *(1,) * (len(x.shape) - 1 - axis)))
                 x = first * (1 - weight) + keras.ops.take(x, high, axis=axis) * weight
             return x
 
@@ -115,10 +115,8 @@ def _conv(keras: Any, name: str, op: ops.Conv, inputs: list[Any], seed: int) -> 
 
 
 def _conv_transpose(keras: Any, name: str, op: ops.ConvTranspose, inputs: list[Any], seed: int) -> Any:
-    layer = _ranked(keras, "Conv", len(op.kernel)).__name__ + "Transpose"
-    return getattr(keras.layers, layer)(op.filters, op.kernel, op.stride, "valid", use_bias=op.bias, name=name)(
-        inputs[0]
-    )
+    layer = getattr(keras.layers, f"Conv{len(op.kernel)}DTranspose")
+    return layer(op.filters, op.kernel, op.stride, "valid", use_bias=op.bias, name=name)(inputs[0])
 
 
 def _dense(keras: Any, name: str, op: ops.Dense, inputs: list[Any], seed: int) -> Any:
@@ -130,7 +128,8 @@ def _batch_norm(keras: Any, name: str, op: ops.BatchNorm, inputs: list[Any], see
 
 
 def _instance_norm(keras: Any, name: str, op: ops.InstanceNorm, inputs: list[Any], seed: int) -> Any:
-    return _own_layers(keras).InstanceNorm(op.epsilon, name)(inputs[0])
+    layer = getattr(keras.layers, "InstanceNorm", None) or _own_layers(keras).InstanceNorm  # an engine may have its own
+    return layer(op.epsilon, name)(inputs[0])
 
 
 def _leaky_relu(keras: Any, name: str, op: ops.LeakyRelu, inputs: list[Any], seed: int) -> Any:
@@ -172,7 +171,11 @@ def _average_pool(keras: Any, name: str, op: ops.AveragePool, inputs: list[Any],
     counted = np.ones((*mean.shape[1:-1], 1), np.float32)
     for axis, (size, more) in enumerate(zip(op.size, overhang, strict=True)):
         np.moveaxis(counted, axis, 0)[-1] *= (size - more) / size  # only the last window can hang over
-    return keras.layers.Lambda(lambda values: values / counted, name=f"{name}.counted")(mean)
+
+    def corrected(values: Any) -> Any:
+        return values / keras.ops.convert_to_tensor(counted)
+
+    return keras.layers.Lambda(corrected, name=f"{name}.counted")(mean)
 
 
 def _global_average(keras: Any, name: str, op: ops.GlobalAverage, inputs: list[Any], seed: int) -> Any:
@@ -226,5 +229,6 @@ def realise(keras: Any, graph: Graph, seed: int) -> Any:
     for position, node in enumerate(graph):
         inputs = [tensors[name] for name in node.inputs]
         tensors[node.name] = REALISE[type(node.op)](keras, node.name, node.op, inputs, seed + position)
+    inputs = [tensors[node.name] for node in graph.inputs]
     outputs = [tensors[name] for name in graph.outputs]
-    return keras.Model([tensors[node.name] for node in graph.inputs], outputs[0] if len(outputs) == 1 else outputs)
+    return keras.Model(*(given[0] if len(given) == 1 else given for given in (inputs, outputs)))

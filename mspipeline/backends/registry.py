@@ -23,7 +23,7 @@ class BackendEntry:
 
 BACKENDS: dict[str, BackendEntry] = {
     "tensorflow": BackendEntry(
-        "mspipeline.backends.keras:TensorFlowBackend",
+        "mspipeline.backends.keras_tensorflow:TensorFlowBackend",
         (("tensorflow", ("tensorflow", "tensorflow-cpu")), ("keras", ("keras",))),
         "pip install 'mspipeline[tensorflow]'",
     ),
@@ -41,6 +41,11 @@ BACKENDS: dict[str, BackendEntry] = {
         "mspipeline.backends.eddl:EddlBackend",
         (("pyeddl", ("pyeddl",)),),
         "it comes with its own image; see docs/guide.md, PyEDDL",
+    ),
+    "onnxruntime": BackendEntry(
+        "mspipeline.backends.onnxruntime:OnnxRuntimeBackend",
+        (("onnxruntime", ("onnxruntime", "onnxruntime-gpu")), ("onnx", ("onnx",))),
+        "pip install 'mspipeline[onnx]'",
     ),
 }
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from mspipeline.errors import ShapeError
+from mspipeline.errors import DataError, ShapeError, SuiteError
 from mspipeline.files import sha256_data
+from mspipeline.network import ops
 from mspipeline.network.ops import Dropout, Input, Op, Shape, WeightSpec
 
 SCHEMA_VERSION = 1
@@ -74,10 +75,34 @@ class Graph:
             "outputs": list(self.outputs),
         }
 
+    @classmethod
+    def from_json(cls, document: Any, *, name: str, where: str) -> Graph:
+        """The graph that `to_json` wrote. where: names its source in the error line. Raises DataError."""
+        try:
+            if document["schema_version"] != SCHEMA_VERSION:
+                raise DataError(f"schema version {document['schema_version']}, expected {SCHEMA_VERSION}")
+            builder = Builder(name)
+            for entry in document["nodes"]:
+                arguments = {key: _tuples(value) for key, value in entry.items() if key not in ("op", "name", "inputs")}
+                kind = getattr(ops, entry["op"]) if entry["op"] in ops.__all__ else None
+                if not (isinstance(kind, type) and issubclass(kind, Op)):
+                    raise DataError(f"node {entry['name']!r}: no operation is called {entry['op']!r}")
+                builder.add(entry["name"], kind(**arguments), *entry["inputs"])
+            if unknown := [each for each in document["outputs"] if each not in builder.names]:
+                raise DataError(f"output {unknown[0]!r} is none of its nodes")
+            return builder.graph(*document["outputs"])
+        except (KeyError, TypeError, ValueError, AttributeError, SuiteError) as error:
+            raise DataError(f"{where}: not a graph that this version can read ({error})") from error
+
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the graph; its display name does not enter."""
         return sha256_data(self.to_json())
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that operations hold."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 class Builder:
@@ -97,6 +122,11 @@ class Builder:
             raise ShapeError(f"{self._name}: node {name!r}: {error}") from None
         self._nodes[name] = Node(name, op, inputs, shape)
         return name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the nodes that were added."""
+        return tuple(self._nodes)
 
     def shape(self, name: str) -> Shape:
         """Shape of a node that was added, without the batch axis."""
