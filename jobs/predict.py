@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 import mspipeline
 from jobs.resources import threads_for
 from mspipeline.backends.base import Execution
@@ -15,12 +13,16 @@ from mspipeline.config import PredictJob
 from mspipeline.datasets.bids import PREDICTED, Case, find_cases
 from mspipeline.errors import DatasetError
 from mspipeline.files import write_json
-from mspipeline.inference.trained import TrainedRun, load_trained
+from mspipeline.inference.postprocess import lesion_mask
+from mspipeline.inference.trained import TrainedCascade, TrainedRun, load_cascade, load_trained
 from mspipeline.inference.windows import predict_on_scan
+from mspipeline.patches.candidates import candidates
+from mspipeline.preprocess import patches3d
 from mspipeline.preprocess.recipe import apply_files
+from mspipeline.runs import RunPaths, RunRecord, read_record
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.loop import Stop
-from mspipeline.volume import save_volume
+from mspipeline.volume import BoolArray, FloatArray, ScanGrid, save_volume
 
 
 @dataclass(frozen=True)
@@ -33,31 +35,47 @@ class Prediction:
     lesion_ml: float
 
 
+@dataclass(frozen=True)
+class LesionMap:
+    """Lesions of one case on the canonical axes of `grid`. probability: (X, Y, Z) in [0, 1]. mask: (X, Y, Z)."""
+
+    probability: FloatArray
+    mask: BoolArray
+    grid: ScanGrid
+
+
 def predict(
     job: PredictJob, *, events: EventWriter, stop: Stop, report: Callable[[str, int, int], None] | None = None
 ) -> list[Prediction]:
     """Write OUTPUT/mspipeline-RUN/sub-*/[ses-*/]anat/*_label-lesion_{mask,probseg}.nii.gz for every case.
 
     report: called with (case, done, total) after each. Cases without a modality that the run needs fail the whole
-    command before anything is written, unless `skip_incomplete`.
+    command before anything is written, unless `skip_incomplete`. A stop ends after a whole case, in a cascade after a
+    batch of patches, whose case is then not written.
     Raises DatasetError, VolumeError, RunFolderError, BackendError.
     """
     with events.phase("setup"):
-        trained = load_trained(job.run_folder, job.checkpoint, Execution(threads=threads_for(job.threads)))
-        found = find_cases(job.dataset, trained.recipe.modalities, masks="optional")
+        threads = threads_for(job.threads)
+        trained = _load(job, threads)
+        modalities = trained.recipe.modalities
+        found = find_cases(job.dataset, modalities, masks="optional")
         if found.incomplete and not job.skip_incomplete:
             named = "; ".join(f"{case}: {reason}" for case, reason in found.incomplete)
             raise DatasetError(
                 f"{job.dataset}: {len(found.incomplete)} incomplete ({named}); `--skip-incomplete` leaves them out"
             )
         if not found.cases:
-            raise DatasetError(f"{job.dataset}: no case has {', '.join(trained.recipe.modalities)}; nothing to predict")
+            raise DatasetError(f"{job.dataset}: no case has {', '.join(modalities)}; nothing to predict")
     folder = job.output / f"{PREDICTED}{trained.record.run_id}"
-    _describe(folder, job, trained)
+    _describe(folder, job, trained.record)
     done = []
     with events.phase("predict"):
         for number, case in enumerate(found.cases, start=1):
-            done.append(_predict_case(job, trained, case, folder))
+            if isinstance(trained, TrainedCascade):
+                lesions = _by_patches(job, trained, case, threads, stop)
+            else:
+                lesions = _by_slices(job, trained, case)
+            done.append(_write(folder, case, lesions))
             if report is not None:
                 report(case.id, number, len(found.cases))
             if error := stop():
@@ -65,25 +83,72 @@ def predict(
     return done
 
 
-def _predict_case(job: PredictJob, trained: TrainedRun, case: Case, folder: Path) -> Prediction:
+def _load(job: PredictJob, threads: int) -> TrainedRun | TrainedCascade:
+    execution = Execution(threads=threads)
+    if read_record(RunPaths(job.run_folder)).cascade is None:
+        return load_trained(job.run_folder, job.checkpoint, execution)
+    return load_cascade(job.run_folder, job.checkpoint, execution)
+
+
+def _by_slices(job: PredictJob, trained: TrainedRun, case: Case) -> LesionMap:
     prepared = apply_files(trained.recipe, case.scans, case.brain_mask)
     probability = predict_on_scan(trained.backend, prepared, axis=trained.recipe.axis, batch_size=job.batch_size)
-    mask = probability >= np.float32(trained.record.threshold)
+    mask = lesion_mask(probability, threshold=trained.record.threshold)
+    return LesionMap(probability, mask, prepared.grid)
+
+
+def _by_patches(job: PredictJob, trained: TrainedCascade, case: Case, threads: int, stop: Stop) -> LesionMap:
+    from mspipeline.inference.cascade import predict_cascade  # loads numba, which takes a while
+
+    recipe, settings = trained.recipe, trained.settings
+    prepared = patches3d.apply_files(recipe, case.scans, case.brain_mask)
+
+    def still_wanted(stage: int, patches: int, total: int) -> None:
+        if error := stop():
+            raise error
+
+    probability = predict_cascade(
+        trained.stages,
+        prepared.image,
+        candidates(prepared.image[..., recipe.candidates_channel], recipe.candidates_above, within=prepared.brain),
+        recipe.patch_size,
+        pass_above=settings.pass_above,
+        batch_size=job.batch_size,
+        threads=threads,
+        report=still_wanted,
+    )
+    mask = lesion_mask(
+        probability,
+        threshold=trained.record.threshold,
+        larger_than_vox=settings.larger_than_vox,
+        min_total_ml=settings.min_total_ml,
+        voxel_ml=prepared.grid.voxel_ml,
+    )
+    return LesionMap(probability, mask, prepared.grid)
+
+
+def _write(folder: Path, case: Case, lesions: LesionMap) -> Prediction:
     anatomy = folder.joinpath(case.subject, case.session or "", "anat")
     written = Prediction(
         case.id,
         anatomy / f"{case.id}_label-lesion_mask.nii.gz",
         anatomy / f"{case.id}_label-lesion_probseg.nii.gz",
-        int(mask.sum()) * prepared.grid.voxel_ml,
+        int(lesions.mask.sum()) * lesions.grid.voxel_ml,
     )
-    save_volume(written.probability, probability, prepared.grid)
-    save_volume(written.mask, mask, prepared.grid)
+    save_volume(written.probability, lesions.probability, lesions.grid)
+    save_volume(written.mask, lesions.mask, lesions.grid)
     return written
 
 
-def _describe(folder: Path, job: PredictJob, trained: TrainedRun) -> None:
+def _describe(folder: Path, job: PredictJob, record: RunRecord) -> None:
     """`dataset_description.json` of the derivative."""
-    record = trained.record
+    rule = f"a voxel is lesion where its probability is at least {record.threshold:g}"
+    if cascade := record.cascade:
+        rule += (
+            f", in the last of {cascade.stages} stages (each passes on what is above {cascade.pass_above:g}), and its "
+            f"lesion has more than {cascade.larger_than_vox} voxels (6-connected); none where all lesions have less "
+            f"than {cascade.min_total_ml:g} ml"
+        )
     write_json(
         folder / "dataset_description.json",
         {
@@ -96,7 +161,7 @@ def _describe(folder: Path, job: PredictJob, trained: TrainedRun) -> None:
                     "Version": mspipeline.__version__,
                     "Description": (
                         f"{record.model} on {record.backend} {record.backend_version}, {job.checkpoint} checkpoint; "
-                        f"a voxel is lesion where its probability is at least {record.threshold:g}"
+                        f"{rule}"
                     ),
                 }
             ],

@@ -16,7 +16,7 @@ from mspipeline.telemetry.gpu import open_gpus
 
 PACKAGES = (
     *("numpy", "scipy", "h5py", "nibabel", "pyarrow", "submitit"),
-    *("keras", "tensorflow", "tensorflow-cpu", "torch", "jax", "pyeddl"),
+    *("keras", "tensorflow", "tensorflow-cpu", "torch", "jax", "pyeddl", "onnx", "onnxruntime", "numba"),
 )
 _GIT_TIMEOUT_S = 5.0
 

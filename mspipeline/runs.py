@@ -3,7 +3,7 @@
 RUN/
   run.json                            what, with which data, where, and how it ended
   config.json                         the TrainJob as it was run
-  checkpoints/{best,last}.h5
+  checkpoints/{best,last}.h5          of a cascade: checkpoints/stage<N>/{best,last}.h5
   epochs.csv  epochs.arrow            metric rows, for people and for the collector
   cases.csv   cases.arrow             rows per case of the last evaluation
   telemetry/<job>-<attempt>/          samples.arrows, events.arrows, exit.json
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
+from pydantic import Field
 
 from mspipeline.config import Strict, TrainJob, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError
@@ -76,6 +77,10 @@ class RunPaths:
     def last(self) -> Path:
         return self.root / "checkpoints" / "last.h5"
 
+    def stage(self, number: int, checkpoint: Literal["best", "last"]) -> Path:
+        """The checkpoint of a cascade's stage, counted from 1."""
+        return self.root / "checkpoints" / f"stage{number}" / f"{checkpoint}.h5"
+
     @property
     def epochs(self) -> Path:
         return self.root / "epochs.arrow"
@@ -100,8 +105,40 @@ class RunPaths:
         return TelemetryPaths(self.telemetry / f"{job}-{max(taken, default=-1) + 1}")
 
 
+class CascadeSettings(Strict):
+    """How the stages of a cascade follow each other, and which of the voxels above the threshold are lesions.
+
+    Defaults are those of nicMSlesions (Valverde et al. 2017, 2019).
+    stages: networks, each seeing what the one before it let pass. pass_above: probability above which it does.
+    larger_than_vox: a lesion has more voxels than this (6-connected). min_total_ml: below this the case has no lesions.
+    """
+
+    stages: int = Field(2, ge=1)
+    pass_above: float = Field(0.8, ge=0, lt=1)
+    larger_than_vox: int = Field(10, ge=0)
+    min_total_ml: float = Field(0.5, ge=0)
+
+
+class CertificateNote(Strict):
+    """A certificate that covers a run. same_graph: False where it is of the network at another image size.
+
+    worst: of each quantity, in words.
+    """
+
+    sha256: str
+    reference: str
+    other: str
+    same_graph: bool
+    image_shape: tuple[int, ...]
+    worst: str
+
+
 class RunRecord(Strict):
-    """`run.json`. Hashes are SHA-256 in hexadecimal; times are ISO 8601 in UTC."""
+    """`run.json`. Hashes are SHA-256 in hexadecimal; times are ISO 8601 in UTC.
+
+    cascade: of a run of several stages on patches; None of one network on slices. problem: why a training could not
+    begin. certificates: those that count for this run; uncertified: why none does, empty where none was looked for.
+    """
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
@@ -123,6 +160,7 @@ class RunRecord(Strict):
     best_epoch: int | None = None
     monitor: str
     threshold: float
+    cascade: CascadeSettings | None = None
     trainable_parameters: int
     non_trainable_parameters: int
     macs: int
@@ -133,6 +171,9 @@ class RunRecord(Strict):
     recipe: dict[str, Any]
     config_hash: str
     provenance: dict[str, Any]
+    problem: str = ""
+    certificates: tuple[CertificateNote, ...] = ()
+    uncertified: str = ""
 
 
 def write_record(paths: RunPaths, record: RunRecord) -> None:

@@ -14,7 +14,13 @@ FLOORS = {
     0: ["mspipeline.errors"],
     1: ["mspipeline.metrics", "mspipeline.telemetry"],
     2: ["mspipeline.network", "mspipeline.config", "mspipeline.files", "mspipeline.volume", "mspipeline.runs"],
-    3: ["mspipeline.models", "mspipeline.datasets", "mspipeline.preprocess", "mspipeline.provenance"],
+    3: [
+        "mspipeline.models",
+        "mspipeline.datasets",
+        "mspipeline.preprocess",
+        "mspipeline.patches",
+        "mspipeline.provenance",
+    ],
     4: ["mspipeline.backends", "mspipeline.shards", "mspipeline.collect", "slurm"],
     5: ["mspipeline.training", "mspipeline.inference", "mspipeline.report"],
     6: [
@@ -46,7 +52,7 @@ SIDEWAYS = {
     ("benchmarks", "jobs"),
     ("benchmarks", "mspipeline.console"),
 }
-FRAMEWORKS = {"tensorflow", "keras", "torch", "jax", "pyeddl"}
+FRAMEWORKS = {"tensorflow", "keras", "torch", "jax", "pyeddl", "onnxruntime"}
 MODULES = sorted(path for room in ("mspipeline", "jobs", "slurm", "benchmarks") for path in (ROOT / room).rglob("*.py"))
 
 

@@ -10,9 +10,10 @@ from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.registry import create
 from mspipeline.config import parse
 from mspipeline.errors import RunFolderError
-from mspipeline.models.catalogue import build
+from mspipeline.inference.onnx_runs import graph_of_run
+from mspipeline.preprocess.patches3d import PatchRecipe
 from mspipeline.preprocess.recipe import Recipe
-from mspipeline.runs import RunPaths, RunRecord, read_record
+from mspipeline.runs import CascadeSettings, RunPaths, RunRecord, read_record
 from mspipeline.training.checkpoint import read_checkpoint
 
 
@@ -25,17 +26,50 @@ class TrainedRun:
     backend: Backend
 
 
+@dataclass(frozen=True)
+class TrainedCascade:
+    """The same of a run of several stages on patches. stages: one backend each, in their order."""
+
+    record: RunRecord
+    settings: CascadeSettings
+    recipe: PatchRecipe
+    stages: tuple[Backend, ...]
+
+
 def load_trained(folder: Path, checkpoint: Literal["best", "last"], execution: Execution) -> TrainedRun:
     """The network of a run folder, on the backend it was trained with.
 
-    Raises RunFolderError where the folder, its record or its checkpoint cannot be used, BackendError where the backend
-    is absent.
+    Raises RunFolderError where the folder, its record or its checkpoint cannot be used or it is a cascade's,
+    BackendError where the backend is absent.
     """
     paths = RunPaths(folder)
     record = read_record(paths)
+    if record.cascade is not None:
+        raise RunFolderError(f"{folder}: a cascade on patches, expected a network on slices; use `mspipeline predict`")
     recipe = parse(record.recipe, Recipe, where=f"{paths.record}: recipe")
-    graph = build(record.model, recipe.image_shape, record.model_arguments)
     file = paths.best if checkpoint == "best" else paths.last
+    return TrainedRun(record, recipe, _network(folder, record, recipe.image_shape, file, execution))
+
+
+def load_cascade(folder: Path, checkpoint: Literal["best", "last"], execution: Execution) -> TrainedCascade:
+    """The stages of a run folder of a cascade. Raises as `load_trained`, and where it is none."""
+    paths = RunPaths(folder)
+    record = read_record(paths)
+    if record.cascade is None:
+        raise RunFolderError(f"{folder}: one network on slices, expected a cascade")
+    recipe = parse(record.recipe, PatchRecipe, where=f"{paths.record}: recipe")
+    stages = tuple(
+        _network(folder, record, recipe.image_shape, paths.stage(number, checkpoint), execution)
+        for number in range(1, record.cascade.stages + 1)
+    )
+    return TrainedCascade(record, record.cascade, recipe, stages)
+
+
+def _network(
+    folder: Path, record: RunRecord, image_shape: tuple[int, ...], file: Path, execution: Execution
+) -> Backend:
+    """The network of a record with the weights of a checkpoint."""
+    graph = graph_of_run(folder, record, image_shape)
     stored = read_checkpoint(file)
     if stored.graph_hash != graph.hash:
         raise RunFolderError(
@@ -45,4 +79,4 @@ def load_trained(folder: Path, checkpoint: Literal["best", "last"], execution: E
     backend = create(record.backend)
     backend.build(graph, execution)
     backend.set_weights(stored.weights)
-    return TrainedRun(record, recipe, backend)
+    return backend
