@@ -12,7 +12,7 @@ from pathlib import Path
 import jobs
 from jobs import supervise as supervisor
 from jobs.stop import StopRequest
-from mspipeline.config import CollectJob, EvaluateJob, PredictJob, PrepareJob, TrainJob, read_config
+from mspipeline.config import CertifyJob, CollectJob, EvaluateJob, PredictJob, PrepareJob, TrainJob, read_config
 from mspipeline.console import CaseProgress, TrainingProgress, explain, say_error, wants_progress
 from mspipeline.errors import STOPPED, TableError, UsageError
 from mspipeline.files import read_json
@@ -72,12 +72,19 @@ def _collect(config: Path, events: EventWriter, progress: bool, attempt: int) ->
         raise TableError(f"{len(collected.problems)} runs left out: {'; '.join(collected.problems)}")
 
 
+def _certify(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
+    from jobs.certify import certify_job
+
+    certify_job(read_config(config, CertifyJob))
+
+
 JOBS: dict[str, Run] = {
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
     "prepare": _prepare,
     "collect": _collect,
+    "certify": _certify,
 }
 RunJob = TrainJob | EvaluateJob | PredictJob
 SUPERVISED: dict[str, type[TrainJob] | type[EvaluateJob] | type[PredictJob]] = {

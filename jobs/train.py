@@ -7,7 +7,8 @@ from typing import Any
 
 from jobs.resources import threads_for
 from mspipeline.backends.base import Adam, Backend, Execution, Loss
-from mspipeline.backends.registry import adapter, availability, create
+from mspipeline.backends.certificate import covering, network_of, side_of, versions_of
+from mspipeline.backends.registry import BACKENDS, adapter, availability, create
 from mspipeline.config import TrainJob
 from mspipeline.errors import BackendError, Interrupted, Preempted, RunFolderError, ShapeError
 from mspipeline.models.catalogue import build
@@ -16,7 +17,7 @@ from mspipeline.network.graph import Graph
 from mspipeline.network.ops import Sigmoid
 from mspipeline.network.weights import initial_weights
 from mspipeline.provenance import provenance
-from mspipeline.runs import RunPaths, RunRecord, config_hash, read_record, run_id, write_record
+from mspipeline.runs import CertificateNote, RunPaths, RunRecord, config_hash, read_record, run_id, write_record
 from mspipeline.shards.manifest import Manifest, load_manifest
 from mspipeline.shards.reader import ShardReader
 from mspipeline.telemetry.events import EventWriter
@@ -37,11 +38,17 @@ def train(
 
     origin: where the code and its results come from, as `provenance` gives it; asked for where None.
     Raises RunFolderError where the run folder holds another run, BackendError where the backend is absent or cannot
-    realise the network, ShapeError where the shards' images do not fit it, and what `stop` gives.
+    realise the network, which `run.json` then says, ShapeError where the shards' images do not fit it, and what `stop`
+    gives.
     """
     manifest = load_manifest(job.shards)
-    graph = graph_of(job, manifest)
     paths = RunPaths(job.run_folder)
+    try:
+        graph = graph_of(job, manifest)
+    except BackendError as error:
+        if job.cell and not paths.record.exists():
+            _record_refusal(paths, job, manifest, origin or provenance(), str(error))
+        raise
     record = _new_record(job, manifest, graph, restart_count, origin or provenance())
     if paths.record.exists():
         earlier = read_record(paths)
@@ -60,7 +67,7 @@ def train(
     ):
         with events.phase("setup"):
             backend = _compiled(job, graph)
-            record = record.model_copy(update={"device": backend.device})
+            record = record.model_copy(update={"device": backend.device, **_certified(job, graph, backend.device)})
             write_record(paths, record)
             training = Training(
                 backend,
@@ -84,9 +91,40 @@ def train(
     return _close_record(paths, record.model_copy(update={"status": "complete"}), training)
 
 
+def _record_refusal(paths: RunPaths, job: TrainJob, manifest: Manifest, origin: dict[str, Any], problem: str) -> None:
+    """`run.json` of a training that its backend refused: so that a comparison has a column that says so."""
+    graph = build(job.model.name, manifest.image_shape, job.model.arguments)
+    record = _new_record(job, manifest, graph, 0, origin)
+    refused = {"status": "failed", "device": "", "problem": problem, "ended_utc": _now()}
+    write_record(paths, record.model_copy(update=refused))
+
+
+def _certified(job: TrainJob, graph: Graph, device: str) -> dict[str, Any]:
+    """The fields of a record that say whether a certificate covers this backend, as it is here."""
+    if job.certificates is None:
+        return {}
+    here = side_of(job.backend, versions_of(job.backend), device)
+    found = covering(job.certificates, network_of(job.model, graph), here)
+    notes = tuple(
+        CertificateNote(
+            sha256=each.sha256,
+            reference=each.reference.backend,
+            other=each.other.backend,
+            same_graph=found.same_graph,
+            image_shape=each.network.image_shape,
+            worst=each.worst,
+        )
+        for each in found.certificates
+    )
+    return {"certificates": notes, "uncertified": found.problem}
+
+
 def graph_of(job: TrainJob, manifest: Manifest) -> Graph:
     """The network of a job. Raises what `train` does where model, backend and shards do not fit together."""
     graph = build(job.model.name, manifest.image_shape, job.model.arguments)
+    if not adapter(job.backend).trains:
+        trainable = ", ".join(name for name in BACKENDS if adapter(name).trains)
+        raise BackendError(f"{job.backend} predicts only; train on {trainable}")
     adapter(job.backend).check(graph)
     pixelwise = (*manifest.image_shape[:-1], 1)
     given = [graph[name].shape for name in graph.outputs]

@@ -62,7 +62,8 @@ class TrainJob(Strict):
 
     shards: folder made by `mspipeline prepare`. run_folder: where this run writes.
     threads: of the framework; 0 takes every core this process may use. memory: PyEDDL's level, without effect on the
-    other backends. campaign, cell: set by a sweep.
+    other backends. certificates: folder in which to look for one that says that this backend's network is another's.
+    campaign, cell: set by a sweep.
     """
 
     model: ModelSettings
@@ -74,6 +75,7 @@ class TrainJob(Strict):
     shards: Path
     run_folder: Path
     training: TrainingSettings = TrainingSettings()
+    certificates: Path | None = None
     campaign: str = ""
     cell: str = ""
 
@@ -128,6 +130,22 @@ class CollectJob(Strict):
 
     runs: Path
     output: Path
+
+
+class CertifyJob(Strict):
+    """What one backend makes of a network, for a certificate: `python -m jobs certify FILE`.
+
+    image_shape: spatial axes, channels last. batch_size: 0 chooses one. evidence: the file to write.
+    """
+
+    model: ModelSettings
+    image_shape: tuple[PositiveInt, ...]
+    backend: str
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    threads: PositiveInt = 1
+    seed: int = Field(0, ge=0)
+    batch_size: int = Field(0, ge=0)
+    evidence: Path
 
 
 def read_config(path: Path, schema: type[Settings]) -> Settings:

@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mspipeline.backends.certificate import Outcome, say_error
 from mspipeline.backends.registry import BACKENDS, adapter
 from mspipeline.console import show, stderr, stdout
 from mspipeline.models.catalogue import MODELS, build
@@ -33,11 +34,18 @@ if TYPE_CHECKING:
     from mspipeline.doctor import Finding
     from mspipeline.report.comparison import Comparison
 
-LAST_WORDS = ("now", "backends", "arguments")
+LAST_WORDS = ("now", "backends", "arguments", "verdict")
 """Columns of words that stand after those of numbers."""
 MESSAGE_WIDTH = 48
 """Columns for a cell's last words in the live table, whose height must not jump; `status --json` has them whole."""
-STATE_STYLE = {"done": "green", "running": "cyan", "failed": "bold red", "interrupted": "yellow", "pending": "dim"}
+STATE_STYLE = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "bold red",
+    "interrupted": "yellow",
+    "pending": "dim",
+    "absent": "magenta",
+}
 
 
 def print_json(document: Any) -> None:
@@ -152,7 +160,7 @@ def print_comparison(comparison: Comparison, page: Path, *, as_json: bool) -> No
     for note in comparison.notes:
         stdout.print(f"note: {note}")
     for run in comparison.unfinished:
-        stdout.print(f"left out: {run.run_id} ({run.status})")
+        stdout.print(f"left out: {run.run_id} ({run.status}{': ' if run.problem else ''}{run.problem})")
     stdout.print(f"page: {page.resolve().as_uri()}")
 
 
@@ -240,6 +248,42 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
         stdout.print(Text.assemble((f"{finding.state:7}", style), f" {finding.what}: {finding.detail}"))
         if finding.remedy:
             stdout.print(f"        -> {finding.remedy}")
+
+
+def print_certification(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
+    """How each backend agrees with the reference: a line a quantity, with its worst node; then what came of it."""
+    if as_json:
+        print_json(
+            [
+                {
+                    "backend": each.backend,
+                    "state": each.state,
+                    "detail": each.detail,
+                    "file": each.file,
+                    "certificate": None if each.certificate is None else each.certificate.model_dump(mode="json"),
+                }
+                for each in outcomes
+            ]
+        )
+        return
+    table = _table(["backend", "quantity", "worst node", "error", "tolerance", "left out", "verdict"], words=3)
+    for each in outcomes:
+        for row in () if each.certificate is None else each.certificate.measured:
+            table.add_row(
+                each.backend,
+                row.quantity,
+                row.worst,
+                say_error(row.error),
+                f"{row.tolerance:.0e}",
+                f"{100 * row.left_out / row.of:.0f} %" if row.of else "-",
+                Text("agrees", "green") if row.agrees else Text(f"differs from {row.begins} on", "bold red"),
+            )
+    if table.row_count:
+        stdout.print(table)
+    for each in outcomes:
+        state = "is the reference" if each.state == "reference" else each.state
+        file = "" if each.file is None else f"; {each.file}"
+        stdout.print(f"{each.backend} {state}{': ' if each.detail else ''}{each.detail}{file}")
 
 
 def print_states(states: Sequence[CellState], *, as_json: bool = False) -> None:

@@ -14,6 +14,7 @@
       Preempted                    75  stopped from outside with its state saved: run again to continue
       ConfigError                  78  a configuration file or value
       GateFailed                    1  a benchmark regressed
+      NotCertified                  1  backends do not compute the same network (`backends.certificate`)
       Interrupted                 130  Ctrl-C, with its state saved
 
 The message of each is one line: what, where, what was expected, what to do.

@@ -4,6 +4,7 @@ CAMPAIGN/
   campaign.json              the sweep as resolved, shards and their hashes, site, cells: written before anything runs
   cells/<id>/                each cell's run folder (see mspipeline.runs), and in it:
     jobs/{train,evaluate}.json, submission.json, cell.json, lock
+  certificates/              where cells of one network on several backends look for certificates
   logs/<id>/<n>/             what submitit and the cell's programs wrote, one folder per submission
   lock                       held by the process that runs the campaign
   cancel                     there while somebody asks that process to stop
@@ -28,6 +29,7 @@ from slurm import submit
 from slurm.attempt import read_attempt, utc_now
 from slurm.follow import Follower, Observer
 from slurm.lock import held, hold
+from slurm.node import Surroundings
 from slurm.progress import CellState, cell_state
 from slurm.site import Site
 from slurm.sweep import Cell, Sweep, cells
@@ -49,12 +51,13 @@ class CampaignRecord(Strict):
     cells: tuple[str, ...]
 
 
-def job_commands(cell: Cell) -> list[list[str]]:
+def job_commands(cell: Cell, python: str = sys.executable) -> list[list[str]]:
     """What a cell runs: its training, then its evaluation, each under the supervisor.
 
-    -P: a folder called `jobs` where the user stands must not hide the package.
+    python: the interpreter; `python` in an image. -P: a folder called `jobs` where the user stands must not hide the
+    package.
     """
-    start = [sys.executable, "-P", "-m", "jobs", "supervise"]
+    start = [python, "-P", "-m", "jobs", "supervise"]
     return [[*start, job, str(config_path(cell, job))] for job in ("train", "evaluate")]
 
 
@@ -83,6 +86,8 @@ class Campaign:
         planned = cells(sweep, shards, folder)
         for cell in planned:
             site.partition_for(cell.train.device)
+            if site.container != "none":
+                site.image_for(cell.train.backend)
         record = CampaignRecord(
             created_utc=utc_now(),
             sweep=sweep,
@@ -122,12 +127,13 @@ class Campaign:
         poll_s: float = 0.5,
         grace_s: float = GRACE_S,
         retry_failed: bool = False,
-        commands: Commands = job_commands,
+        commands: Commands | None = None,
     ) -> list[CellState]:
         """Run what is not done and follow it to its end; return the last states, all of them `done`.
 
         Cells that still run from an earlier process are followed, never started beside. Cells that were interrupted are
-        run again, failed ones only with `retry_failed`. observer: called at each poll with all states.
+        run again, failed ones only with `retry_failed`. observer: called at each poll with all states. commands: what
+        a cell runs, `job_commands` where None.
         Ctrl-C, or `cancel` from elsewhere, asks the running cells to end and waits `grace_s` for them; a second Ctrl-C
         kills them.
 
@@ -170,31 +176,64 @@ class Campaign:
             if followed:
                 write_bytes(cancel_flag, f"{socket.gethostname()} {os.getpid()}\n".encode())
             else:
-                for cell in self.cells:
-                    if cell.id in running:
-                        _stop_unfollowed(cell)
+                submit.stop_all([_unfollowed(cell) for cell in self.cells if cell.id in running])
             time.sleep(poll_s)
         cancel_flag.unlink(missing_ok=True)
         return self.state()
 
-    def _submit(self, commands: Commands) -> Callable[[Cell], submit.Handle]:
-        """How one cell is handed to the site."""
+    def _submit(self, commands: Commands | None) -> Callable[[list[Cell]], list[submit.Handle]]:
+        """How cells are handed to the site: those of one shape as one job array of SLURM."""
+        inside = self.record.site.container != "none"
 
-        def hand_over(cell: Cell) -> submit.Handle:
-            write_json(config_path(cell, "train"), cell.train.model_dump(mode="json"))
-            write_json(config_path(cell, "evaluate"), cell.evaluate.model_dump(mode="json"))
-            earlier = self.folder / "logs" / cell.id
-            number = len(list(earlier.iterdir())) if earlier.exists() else 0
-            return submit.submit(
-                self.record.site,
-                cell.train.device,
-                cell.id,
-                commands(cell),
-                cell.train.run_folder,
-                earlier / str(number),
-            )
+        def hand_over(given: list[Cell]) -> list[submit.Handle]:
+            orders = []
+            for cell in given:
+                write_json(config_path(cell, "train"), cell.train.model_dump(mode="json"))
+                write_json(config_path(cell, "evaluate"), cell.evaluate.model_dump(mode="json"))
+                lines = commands(cell) if commands else job_commands(cell, "python" if inside else sys.executable)
+                orders.append(submit.Order(cell.id, lines, cell.train.run_folder))
+            handles: dict[int, submit.Handle] = {}
+            for numbers in self._by_shape(given):
+                first = given[numbers[0]]
+                alone = len(numbers) == 1
+                logs = self.folder / "logs" / (first.id if alone else "arrays")
+                earlier = len(list(logs.iterdir())) if logs.exists() else 0
+                together = submit.submit_together(
+                    self.record.site,
+                    first.train.device,
+                    [orders[number] for number in numbers],
+                    logs / str(earlier),
+                    name=first.id if alone else self.record.sweep.name,
+                    surroundings=self._surroundings(first) if self.record.site.executor == "slurm" else None,
+                )
+                handles.update(zip(numbers, together, strict=True))
+            return [handles[number] for number in range(len(given))]
 
         return hand_over
+
+    def _by_shape(self, given: list[Cell]) -> list[list[int]]:
+        """Numbers of the cells that ask for the same partition and see the same image, in their order."""
+        shapes: dict[tuple[str, str], list[int]] = {}
+        for number, cell in enumerate(given):
+            backend = cell.train.backend if self.record.site.container != "none" else ""
+            shapes.setdefault((self.record.site.partition_for(cell.train.device)[0], backend), []).append(number)
+        return list(shapes.values())
+
+    def _surroundings(self, cell: Cell) -> Surroundings:
+        """What a cell's commands are given on a node of SLURM."""
+        site = self.record.site
+        if site.container == "none":
+            return Surroundings(scratch=site.scratch)
+        return Surroundings(
+            container=site.container,
+            image=site.image_for(cell.train.backend),
+            gpu=site.partition_for(cell.train.device)[1].device == "gpu",
+            folders=(str(self.folder),),
+            read_only=(str(self.record.shards),),
+            binds=site.binds,
+            scratch=site.scratch,
+            pass_environment=site.pass_environment,
+        )
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -215,12 +254,13 @@ class Campaign:
             yield
 
 
-def _stop_unfollowed(cell: Cell) -> None:
+def _unfollowed(cell: Cell) -> submit.Pair:
+    """The job of a cell that no process follows. Raises UsageError where it cannot be reached from here."""
     folder = cell.train.run_folder
     submission = submit.read_submission(folder)
     if submission is not None and submission.executor == "local" and submission.host != socket.gethostname():
         raise UsageError(f"{cell.id}: runs on {submission.host}; cancel it there")
-    submit.stop(submission, read_attempt(folder))
+    return submission, read_attempt(folder)
 
 
 def _manifest_hashes(shards: Path) -> dict[str, str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mspipeline.errors import Interrupted, Preempted, SuiteError
+from mspipeline.errors import BackendError, Interrupted, Preempted, SuiteError
 from slurm import submit
 from slurm.attempt import read_attempt
 from slurm.progress import CellState, cell_state
@@ -37,7 +38,7 @@ class Follower:
         folder: Path,
         site: Site,
         cells: list[Cell],
-        hand_over: Callable[[Cell], submit.Handle],
+        hand_over: Callable[[list[Cell]], list[submit.Handle]],
         observer: Observer | None,
         *,
         poll_s: float,
@@ -56,7 +57,7 @@ class Follower:
 
     def run(self, *, retry_failed: bool) -> list[CellState]:
         """Follow all cells to their end. Raises as Campaign.run does."""
-        again = {"pending", "interrupted", *(["failed"] if retry_failed else [])}
+        again = {"pending", "interrupted", "absent", *(["failed"] if retry_failed else [])}
         self._waiting = [name for name, state in self._states.items() if state.state in again]
         self._active = {name: None for name, state in self._states.items() if state.state == "running"}
         try:
@@ -98,12 +99,16 @@ class Follower:
                 self._waiting.insert(0, name)
 
     def _start_next(self) -> None:
-        while self._waiting and len(self._active) < self._site.limit:
-            name = self._waiting[0]
+        """Hand over what there is room for: one by one here, all at once on SLURM, which keeps to the limit itself."""
+        at_once = len(self._waiting) if self._site.executor == "slurm" else 1
+        room = math.inf if self._site.executor == "slurm" else self._site.limit
+        while self._waiting and len(self._active) < room:
+            names = self._waiting[:at_once]
             with submit.sigint_held_back():
-                self._active[name] = self._hand_over(self._cells[name])
-                del self._waiting[0]
-            self._states[name] = cell_state(self._cells[name])
+                handles = self._hand_over([self._cells[name] for name in names])
+                self._active.update(zip(names, handles, strict=True))
+                del self._waiting[:at_once]
+            self._states.update({name: cell_state(self._cells[name]) for name in names})
 
     def _show(self) -> None:
         if self._observer is not None:
@@ -117,35 +122,37 @@ class Follower:
         try:
             while self._active and time.monotonic() < deadline:
                 if time.monotonic() >= ask_next:
-                    self._each_active(submit.stop)
+                    submit.stop_all(self._active_jobs())
                     ask_next = time.monotonic() + ASK_AGAIN_S
                 self._refresh_after_stop()
                 self._show()
                 time.sleep(min(self._poll_s, 0.1))
         except KeyboardInterrupt:
-            self._each_active(submit.kill)
-        self._each_active(submit.kill)
+            submit.kill_all(self._active_jobs())
+        submit.kill_all(self._active_jobs())
         self._refresh_after_stop()
 
     def _refresh_after_stop(self) -> None:
         self._refresh()
         self._waiting = []
 
-    def _each_active(self, action: Callable[..., None]) -> None:
-        for name in self._active:
-            folder = self._cells[name].train.run_folder
-            action(submit.read_submission(folder), read_attempt(folder))
+    def _active_jobs(self) -> list[submit.Pair]:
+        folders = [self._cells[name].train.run_folder for name in self._active]
+        return [(submit.read_submission(folder), read_attempt(folder)) for folder in folders]
 
     def _judge(self) -> None:
         """Raise CellsFailed or Preempted where the campaign is not complete."""
         failed = [state for state in self._states.values() if state.state == "failed"]
-        early = [state for state in self._states.values() if state.state not in ("done", "failed")]
+        absent = [state for state in self._states.values() if state.state == "absent"]
+        early = [state for state in self._states.values() if state.state not in ("done", "failed", "absent")]
         if failed:
             raise CellsFailed(
                 f"{len(failed)} of {len(self._cells)} cells failed: {_name_each(failed)}; when the cause is gone, "
                 f"`mspipeline resume {self._folder} --retry-failed`",
                 failed[0].exit_code,
             )
+        if absent and len(absent) == len(self._states):
+            raise BackendError(f"no cell could run: {absent[0].message}")
         if early:
             raise Preempted(
                 f"{len(early)} of {len(self._cells)} cells ended early: {_name_each(early)}; "

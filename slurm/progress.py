@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mspipeline.errors import DataError, Interrupted, Preempted, RunFolderError
+from mspipeline.errors import BackendError, DataError, Interrupted, Preempted, RunFolderError
 from mspipeline.files import read_json
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.telemetry.schema import EPOCHS
@@ -15,7 +15,8 @@ from slurm.attempt import AttemptRecord, read_attempt
 from slurm.submit import Submission, queued, read_submission, running
 from slurm.sweep import Cell
 
-State = Literal["pending", "running", "done", "interrupted", "failed"]
+State = Literal["pending", "running", "done", "interrupted", "failed", "absent"]
+"""absent: its backend is not installed where it ran, or cannot realise its network; a gap in the comparison."""
 STOP_SIGNALS = (1, 2, 10, 12, 15)  # HUP INT USR1 USR2 TERM: somebody asked, nothing went wrong
 INTERRUPTED_CODES = (Preempted.exit_code, Interrupted.exit_code, *(128 + number for number in STOP_SIGNALS))
 _TAIL_BYTES = 8192
@@ -85,14 +86,17 @@ def _judge(paths: RunPaths, submission: Submission | None) -> tuple[State, str, 
     attempt = read_attempt(paths.root)
     submitted_alone = submission is not None and (attempt is None or attempt.job_id != submission.job_id)
     lives = attempt is not None and running(attempt, submission, paths.root)
-    waits = submission is not None and (submitted_alone or (attempt is not None and attempt.exit_code is None))
-    waits = waits and submission is not None and queued(submission)
+    ended_early = attempt is not None and attempt.exit_code in (None, *INTERRUPTED_CODES)
+    waits = submission is not None and (submitted_alone or ended_early) and queued(submission)
     attempt = read_attempt(paths.root)  # again: what ended since the first look has left its last word
-    trained = _status(paths) == "complete"
+    trained = _word(paths, "status") == "complete"
     if attempt is not None and attempt.exit_code is None and (lives or waits):
         return "running", "evaluating" if trained else "training", attempt
     if trained and paths.cases.exists():
         return "done", "", attempt
+    if waits and not submitted_alone and submission is not None and submission.executor == "slurm":
+        # Preempted, requeued or warned of its time limit: it comes back.
+        return "running", "waiting to continue", attempt
     if submission is not None and (attempt is None or attempt.job_id != submission.job_id):
         if waits:
             return "running", "starting", attempt
@@ -107,16 +111,18 @@ def _judge(paths: RunPaths, submission: Submission | None) -> tuple[State, str, 
     if attempt.exit_code == 0:
         missing = paths.cases.name if trained else f"a {paths.record.name} that says complete"
         return "failed", f"ended with code 0 but without {missing}", attempt
+    if attempt.exit_code == BackendError.exit_code and (problem := _word(paths, "problem")):
+        return "absent", problem, attempt
     return "failed", f"code {attempt.exit_code}", attempt
 
 
-def _status(paths: RunPaths) -> str | None:
-    """What `run.json` says of the training; None where it does not say."""
+def _word(paths: RunPaths, key: str) -> str | None:
+    """What `run.json` says of the training under `key`; None where it does not say."""
     try:
         document = read_json(paths.record, what="run record", remedy="resume the campaign")
     except DataError:
         return None
-    return document.get("status") if isinstance(document, dict) else None
+    return document.get(key) if isinstance(document, dict) else None
 
 
 def _latest_log(attempt: AttemptRecord | None, submission: Submission | None) -> Path | None:

@@ -128,16 +128,19 @@ def check(sweep: Sweep) -> None:
 def cells(sweep: Sweep, shards: Path, campaign_folder: Path) -> list[Cell]:
     """The cells of a sweep, in the order of its matrix; each writes to `campaign_folder`/cells/<id>.
 
-    The id says what tells the cells apart: model, backend, device where the matrix has several, seed.
+    The id says what tells the cells apart: model, backend, device where the matrix has several, seed. Cells of a
+    network that runs on several backends look for certificates in `campaign_folder`/certificates.
     Raises ConfigError as `check` does.
     """
     check(sweep)
     found = []
-    for combination in _combinations(sweep):
+    combinations = _combinations(sweep)
+    for combination in combinations:
         model, backend, device, seed = (combination[axis] for axis in ("model", "backend", "device", "seed"))
         parts = [model, backend, *([device] if len(sweep.matrix.device) > 1 else []), f"s{seed}"]
         cell_id = "-".join(parts)
         run_folder = campaign_folder / "cells" / cell_id
+        several = len({each["backend"] for each in combinations if each["model"] == model}) > 1
         train = TrainJob(
             model=ModelSettings(name=model, arguments=sweep.models.get(model, {})),
             backend=backend,
@@ -147,6 +150,7 @@ def cells(sweep: Sweep, shards: Path, campaign_folder: Path) -> list[Cell]:
             shards=shards,
             run_folder=run_folder,
             training=sweep.training,
+            certificates=campaign_folder / "certificates" if several else None,
             campaign=sweep.name,
             cell=cell_id,
         )

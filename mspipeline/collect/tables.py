@@ -148,6 +148,7 @@ def _run_row(record: RunRecord, epochs: pa.Table, attempts: list[_Attempt], wher
         **from_record,
         "status": _status(record, attempts),
         "model_arguments": json.dumps(record.model_arguments, sort_keys=True),
+        "certificates": json.dumps([note.model_dump(mode="json") for note in record.certificates]),
         "started_utc": _time(record.started_utc, where),
         "ended_utc": None if record.ended_utc is None else _time(record.ended_utc, where),
         "train_epoch_seconds": statistics.median(known_seconds) if known_seconds else None,

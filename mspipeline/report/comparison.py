@@ -65,12 +65,13 @@ class Group:
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """A run that is in no average, and why."""
+    """A run that is in no average, and why. problem: what kept it from beginning, else empty."""
 
     run_id: str
     status: str
     seed: int | None
     group: str
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mspipeline.report.comparison import Group, Row, UnfinishedRun, time_unit
-
-NOT_CERTIFIED = "not certified: networks were not proven equal"
+from mspipeline.report.sameness import sameness_notes
 
 _RANKED_BY = {
     "cases.test.dice": ("median Dice", "on {n} held-out test case{s}"),
@@ -73,9 +72,7 @@ def _epoch_sentence(rows: Sequence[Row], index: int) -> str:
 
 def notes_on(groups: Sequence[Group], members: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
     """What a reader must know before comparing columns. members: each group's runs, as rows of the runs table."""
-    notes = []
-    if len({group.backend for group in groups}) > 1:
-        notes.append(f"The columns of different backends are {NOT_CERTIFIED}.")
+    notes = sameness_notes(groups, members)
     complete = [[run for run in runs if run["status"] == "complete"] for runs in members]
     everything = [run for runs in complete for run in runs]
     for column, words in (("dataset_hash", "datasets"), ("recipe_hash", "recipes"), ("split_hash", "splits")):

@@ -25,8 +25,9 @@ from mspipeline.report.definitions import (
     hardware,
     report_dice,
 )
-from mspipeline.report.findings import NOT_CERTIFIED, headline, notes_on
+from mspipeline.report.findings import headline, notes_on
 from mspipeline.report.measures import Measure, aggregate, measure_runs
+from mspipeline.report.sameness import NOT_CERTIFIED, sameness_row
 from mspipeline.report.tables import Tables, load_tables
 
 __all__ = ["NOT_CERTIFIED", "Comparison", "Tables", "case_scores", "load_tables", "summarise"]
@@ -42,7 +43,7 @@ def summarise(tables: Tables) -> Comparison:
     groups, members = _groups(tables)
     measures = measure_runs(tables)
     scores = case_scores(tables, groups)
-    rows = [_row(spec, groups, measures) for spec in NETWORK]
+    rows = [*(_row(spec, groups, measures) for spec in NETWORK), *sameness_row(groups, members)]
     for key, name, definition in (EPOCH_TIME, EVALUATION_TIME):
         rows += _time_rows(key, name, definition, groups, measures)
     rows += [_row(spec, groups, measures) for spec in TRAINING_SPEED]
@@ -55,7 +56,7 @@ def summarise(tables: Tables) -> Comparison:
         specs = hardware(phase)
         rows += [_row(spec, groups, measures) for spec in ([*specs, PEAK_MEMORY] if phase == "train" else specs)]
     unfinished = tuple(
-        UnfinishedRun(run["run_id"], run["status"] or "unknown", run["seed"], group.label)
+        UnfinishedRun(run["run_id"], run["status"] or "unknown", run["seed"], group.label, run["problem"] or "")
         for group, runs in zip(groups, members, strict=True)
         for run in runs
         if run["status"] != "complete"
@@ -117,7 +118,7 @@ def _groups(tables: Tables) -> tuple[tuple[Group, ...], list[list[dict[str, Any]
         groups.append(
             Group(
                 letter=_letter(index),
-                label=f"{network}, {backend}, {device.upper()}{data}",
+                label=", ".join(filter(None, (network, backend, device.upper()))) + data,
                 model=model,
                 arguments=arguments,
                 backend=backend,
@@ -153,11 +154,11 @@ def _time_rows(
 ) -> list[Row]:
     """One row per device: times on a CPU and on a GPU never stand in one row."""
     rows = []
-    for device in sorted({group.device for group in groups}):
+    for device in sorted({group.device for group in groups if group.device}):
         cells = tuple(
             _cell(group, measures[key], "seconds")
             if group.device == device
-            else absent(f"ran on {group.device.upper()}")
+            else absent(f"ran on {group.device.upper()}" if group.device else "no complete run")
             for group in groups
         )
         rows.append(Row(f"{key}.{device}", "Time", f"{name} ({device.upper()})", "s", definition, cells))

@@ -180,5 +180,8 @@ RUNS = _schema(
         _field("gpu_name", _LABEL),
         _field("gpu_driver", _LABEL),
         _field("versions", pa.string()),  # JSON: package -> version
+        _field("problem", pa.string()),  # why the training could not begin
+        _field("certificates", pa.string()),  # JSON: a list of mspipeline.runs.CertificateNote
+        _field("uncertified", pa.string()),  # why no certificate covers the run; null or empty where none was sought
     ],
 )

@@ -1,6 +1,6 @@
 """Stands in for `python -m jobs supervise`: it trains nothing, but writes the same files in the same order.
 
-cell_program.py train|evaluate CONFIG [--epoch-seconds S] [--fail-seed N] [--deaf]
+cell_program.py train|evaluate CONFIG [--epoch-seconds S] [--fail-seed N] [--absent-seed N] [--deaf]
 
 It appends to CELL/starts.txt at each start and to CELL/epochs.txt at each epoch, keeps a child process while it works,
 and writes CELL/two-at-once where it finds itself running beside another.
@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("config", type=Path)
     parser.add_argument("--epoch-seconds", type=float, default=0.0)
     parser.add_argument("--fail-seed", type=int)
+    parser.add_argument("--absent-seed", type=int)
     parser.add_argument("--deaf", action="store_true")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
@@ -42,6 +43,10 @@ def main() -> int:
         print("a line before")
         print("error: sub-01: the truth is not binary", flush=True)
         return 65
+    if job.seed == options.absent_seed:
+        problem = {"problem": "backend x needs y, not installed here"}
+        write_record(RunPaths(job.run_folder), record(job, "failed").model_copy(update=problem))
+        return 69
     return train(job, options.epoch_seconds)
 
 

@@ -10,7 +10,7 @@ import pytest
 from campaign_program import cell_commands
 from process_watch import processes_of, wait_for
 
-from mspipeline.errors import ConfigError, Interrupted, Preempted, RunFolderError, ShardError, UsageError
+from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError, ShardError, UsageError
 from slurm.attempt import read_attempt
 from slurm.campaign import Campaign, config_path, job_commands
 from slurm.follow import CellsFailed
@@ -48,6 +48,22 @@ def test_two_cells_run_one_after_the_other_and_a_second_run_starts_nothing(make_
     before = {path: path.stat().st_mtime_ns for path in (campaign.folder / "cells").rglob("*")}
     assert run(Campaign.open(campaign.folder)) == last
     assert {path: path.stat().st_mtime_ns for path in (campaign.folder / "cells").rglob("*")} == before
+
+
+def test_a_cell_whose_backend_is_absent_is_a_gap_that_a_later_run_fills(make_campaign):
+    campaign = make_campaign()
+    last = run(campaign, "--absent-seed", "1")
+    assert [(state.state, state.message) for state in last] == [
+        ("done", ""),
+        ("absent", "backend x needs y, not installed here"),
+    ]
+    assert [state.state for state in run(campaign)] == ["done", "done"]
+
+
+def test_a_campaign_in_which_no_cell_can_run_is_an_error(make_campaign):
+    campaign = make_campaign(seeds=(1,))
+    with pytest.raises(BackendError, match="no cell could run: backend x needs y"):
+        run(campaign, "--absent-seed", "1")
 
 
 def test_a_running_cell_tells_epoch_speed_and_time_left(make_campaign, start_campaign):

@@ -236,3 +236,49 @@ def test_a_queue_that_nobody_answers_for_is_unknown_and_one_without_the_job_says
     assert Queue().state("999999") is None
     monkeypatch.setenv("SLURM_CONF", "/dev/null")
     assert Queue().state("999999") == "UNKNOWN"
+
+
+def test_the_cells_of_a_campaign_are_one_array_and_its_limit_that_of_the_site(cluster, make_campaign):
+    campaign = make_campaign(site=SITE.model_copy(update={"max_parallel": 2}), seeds=(0, 1, 2, 3))
+    seen = []
+    run(
+        campaign, "--epoch-seconds", "0.3", observer=lambda _: seen.append(cluster.run("squeue", "-h", "-r", "-t", "R"))
+    )
+    assert states(campaign) == ["done"] * 4
+    jobs = [read_submission(cell.train.run_folder).job_id for cell in campaign.cells]
+    base = jobs[0].partition("_")[0]
+    assert jobs == [f"{base}_{number}" for number in range(4)]
+    assert max(len(table.splitlines()) for table in seen) == 2
+    assert lines(campaign, FIRST, "starts.txt") == ["train", "evaluate"]
+
+
+def test_a_preempted_cell_reads_as_waiting_and_the_campaign_goes_on_by_itself(cluster, make_campaign):
+    campaign = make_campaign(site=SITE, seeds=(0,), epochs=6)
+    folder = campaign.cells[0].train.run_folder
+    seen = []
+
+    def preempt_once(table):
+        seen.append((table[0].state, table[0].message))
+        if table[0].epoch == 2 and not lines(campaign, FIRST, "stopped.txt"):
+            cluster.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
+            wait_for(lambda: lines(campaign, FIRST, "stopped.txt"), 30)
+        if cluster.run("squeue", "-h", "-t", "PENDING", "-p", "cpu"):
+            cluster.start_again(read_submission(folder).job_id)
+
+    (state,) = run(campaign, "--epoch-seconds", "0.5", observer=preempt_once)
+    assert (state.state, state.attempt) == ("done", 1)
+    assert ("running", "waiting to continue") in seen
+    assert {state for state, _ in seen} == {"running", "done"}
+    assert lines(campaign, FIRST, "epochs.txt") == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_a_cell_that_waits_to_continue_is_cancelled_like_any_other(cluster, make_campaign, start_campaign):
+    campaign = make_campaign(site=SITE, seeds=(0,), epochs=100)
+    process = start_campaign(campaign, "--epoch-seconds", "0.3")
+    wait_for(lambda: lines(campaign, FIRST, "epochs.txt"), 60)
+    cluster.run("scontrol", "requeue", read_submission(campaign.cells[0].train.run_folder).job_id)
+    wait_for(lambda: campaign.state()[0].message == "waiting to continue", 60)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    assert cluster.run("squeue", "-h") == ""
+    assert states(campaign) == ["interrupted"]

@@ -15,11 +15,20 @@ from slurm.sweep import Matrix, Sweep
 
 # Programs of SLURM's names: sbatch starts the script at once on this machine, the others do the least that is needed.
 PROGRAMS = {
-    "sbatch": """
+    "sbatch": r"""
         number=$((100 + $(ls "$FAKE_SLURM" | grep -c script)))
         cp "$1" "$FAKE_SLURM/script.$number"
-        SLURM_JOB_ID=$number setsid bash "$1" >/dev/null 2>&1 &
-        echo $! > "$FAKE_SLURM/pid.$number"
+        last=$(sed -n 's/^#SBATCH --array=0-\([0-9]*\).*/\1/p' "$1")
+        export SLURM_JOB_ID=$number
+        if [ -z "$last" ]; then
+            setsid bash "$1" >/dev/null 2>&1 &
+            echo $! > "$FAKE_SLURM/pid.$number"
+        else
+            for element in $(seq 0 "$last"); do
+                SLURM_ARRAY_JOB_ID=$number SLURM_ARRAY_TASK_ID=$element setsid bash "$1" >/dev/null 2>&1 &
+                echo $! > "$FAKE_SLURM/pid.${number}_$element"
+            done
+        fi
         echo "Submitted batch job $number"
         """,
     "srun": """
@@ -27,6 +36,7 @@ PROGRAMS = {
             if [ "$1" = --output ]; then output=$2; shift; fi
             shift
         done
+        output=${output//%A_%a/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
         output=${output//%j/$SLURM_JOB_ID}
         exec "$@" >> "${output//%t/0}" 2>&1
         """,
@@ -37,7 +47,11 @@ PROGRAMS = {
         exit 0
         """,
     "scontrol": """echo "JobState=CANCELLED Reason=None" """,
-    "scancel": """kill -TERM -- "-$(cat "$FAKE_SLURM/pid.${@: -1}")" """,
+    "scancel": """
+        for word in "$@"; do
+            [ "${word#--}" != "$word" ] || kill -TERM -- "-$(cat "$FAKE_SLURM/pid.$word")"
+        done
+        """,
 }
 PARTITION = Partition(
     device="gpu", cpus=8, mem_gb=32, time_min=90, gres="gpu:t4:1", account="radiology", qos="preemptable"
@@ -168,9 +182,10 @@ def test_a_campaign_on_slurm_asks_for_the_partition_and_runs_its_cells(cluster_c
     script = (fake_slurm / "script.100").read_text()
     for line in ("partition=gpu_t4", "gres=gpu:t4:1", "cpus-per-task=8", "mem=32GB", "time=90", "account=radiology"):
         assert f"#SBATCH --{line}\n" in script
-    assert "#SBATCH --job-name=unet2d-tensorflow-s0\n" in script
+    assert "#SBATCH --job-name=tiny\n" in script
+    assert "#SBATCH --array=0-1%2\n" in script
     assert str(CELL_PROGRAM) not in script  # the argv travels in the pickle, nothing else does
-    assert read_submission(campaign.cells[0].train.run_folder).job_id == "100"
+    assert read_submission(campaign.cells[0].train.run_folder).job_id == "100_0"
 
 
 def test_ctrl_c_cancels_the_jobs_on_slurm_and_resume_continues_them(cluster_campaign, fake_slurm):
