@@ -1,8 +1,8 @@
 """Arithmetic per second of training steps and of inference, against the machine's matrix-product peak.
 
-`python -m benchmarks.micro.achieved_flops [--json | --table] [--backends A,B] [--models A,B]`. `--table` prints Markdown.
+`python -m benchmarks.micro.achieved_flops [--json | --table] [--backends A,B] [--models A,B]`, `--table` for Markdown.
 Each network runs on each backend in a process of its own with every core; the peak is the float32 matrix product of
-NumPy's BLAS, measured between them. Inference counts 2 operations a multiply-accumulate, a training step 6: forward, and
+NumPy's BLAS, measured between them. Inference counts 2 operations a multiply-accumulate, a training step 6: forward and
 the two products backward.
 """
 
