@@ -81,7 +81,7 @@ def torch_step(width: int, threads: int) -> Step:
 
     widths = [width << level for level in range(DEPTH + 1)]
 
-    class UNet(nn.Module):
+    class UNet(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             sources = [1, *widths[:-1]]

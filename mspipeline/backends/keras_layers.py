@@ -6,7 +6,8 @@ left to itself Keras names it by its class, which a node may be named, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,22 @@ WEIGHT_NAMES = {"moving_mean": "mean", "moving_variance": "variance"}
 """Keras' names of weights where they are not ours."""
 
 Lines = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class Toolkit:
+    """What this module uses of Keras, where an engine has layers of its own."""
+
+    layers: Any
+    ops: Any
+    Input: Any
+    Model: Any
+
+
+def with_own_layers(keras: Any, own: Mapping[str, Any]) -> Toolkit:
+    """Keras with the layers of `own`, by class name, in place of its own."""
+    layers = SimpleNamespace(**{**vars(keras.layers), **own})
+    return Toolkit(layers=layers, ops=keras.ops, Input=keras.Input, Model=keras.Model)
 
 
 def other_layout(graph: Graph, key: tuple[str, str], values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

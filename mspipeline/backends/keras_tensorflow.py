@@ -8,6 +8,7 @@ from typing import Any
 
 from mspipeline.backends.base import Adam, Execution, FloatArray, StepResult
 from mspipeline.backends.keras import KerasBackend, as_list, no_gpu, paper_adam, threads_are_set
+from mspipeline.backends.keras_tensorflow_layers import toolkit
 
 
 class TensorFlowBackend(KerasBackend):
@@ -37,6 +38,9 @@ class TensorFlowBackend(KerasBackend):
     def _placed(self) -> AbstractContextManager[Any]:
         device: AbstractContextManager[Any] = self._tf.device(self._device)
         return device
+
+    def _toolkit(self) -> Any:
+        return toolkit(self._keras)
 
     def _make_prediction(self) -> None:
         # Without XLA: on a CPU it is slower than oneDNN's kernels (docs/decisions/0002); on a GPU nobody measured yet.

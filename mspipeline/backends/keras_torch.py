@@ -35,7 +35,7 @@ class TorchBackend(KerasBackend):
         self._device = "cuda:0" if execution.device != "cpu" and torch.cuda.is_available() else "cpu"
         torch.set_num_threads(execution.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.utils.deterministic.fill_uninitialized_memory = False
         torch.backends.cudnn.benchmark = False
         self._generator = torch.Generator(self._device).manual_seed(execution.seed)
 
@@ -56,11 +56,18 @@ class TorchBackend(KerasBackend):
         torch = self._torch
         names = {id(variable): "/".join(key) for key, variable in self._variables().items()}
         self._trained = {names[id(variable)]: variable.value for variable in self._model.trainable_variables}
+        # Fused Adam on a CPU goes through memory, whatever the strides: a gradient laid out otherwise than its weight
+        # gives a wrong update without a word (PyTorch 2.13). So it is given views in the order of memory.
+        self._orders = {name: _memory_order(parameter) for name, parameter in self._trained.items()}
+        self._stored = {
+            name: torch.nn.Parameter(parameter.data.permute(self._orders[name]))
+            for name, parameter in self._trained.items()
+        }
         betas = (optimiser.beta1, optimiser.beta2)
         self._optimiser = torch.optim.Adam(
-            self._trained.values(), optimiser.learning_rate, betas, optimiser.epsilon, fused=True
+            self._stored.values(), optimiser.learning_rate, betas, optimiser.epsilon, fused=True
         )
-        for parameter in self._trained.values():  # PyTorch would make them in the first step; `state` is asked before
+        for parameter in self._stored.values():  # PyTorch would make them in the first step; `state` is asked before
             self._optimiser.state[parameter] = {
                 "step": torch.zeros((), device=self._device),
                 "exp_avg": torch.zeros_like(parameter),
@@ -78,6 +85,10 @@ class TorchBackend(KerasBackend):
         with self._placed():
             loss, outputs = self._forward(images, masks, training=True)
             loss.backward()
+            for name, parameter in self._trained.items():
+                if parameter.grad is not None:
+                    self._stored[name].grad = parameter.grad.permute(self._orders[name])
+                    parameter.grad = None
             self._optimiser.step()
             self._optimiser.zero_grad(set_to_none=True)
         return StepResult(loss.item(), outputs[0].detach().cpu().numpy())
@@ -119,7 +130,7 @@ class TorchBackend(KerasBackend):
     def _moments(self) -> dict[str, Any]:
         """The optimiser's tensors by name; every parameter has a count of steps, all of them the same."""
         found: dict[str, Any] = {}
-        for name, parameter in self._trained.items():
+        for name, parameter in self._stored.items():
             own = self._optimiser.state[parameter]
             found |= {f"optimiser/{name}/{part}": own[part] for part in ("step", "exp_avg", "exp_avg_sq")}
         return found
@@ -135,3 +146,8 @@ class TorchBackend(KerasBackend):
             for name, tensor in moments.items():
                 tensor.copy_(self._torch.from_numpy(np.array(state[name])))
         self._generator.set_state(self._torch.from_numpy(np.array(state[GENERATOR])))
+
+
+def _memory_order(tensor: Any) -> list[int]:
+    """The axes from the largest stride to the smallest; among equals as they are."""
+    return sorted(range(tensor.dim()), key=lambda axis: -int(tensor.stride(axis)))

@@ -9,22 +9,12 @@ the same for Keras, (N, ..., C). `activation`: a function that overwrites the re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache, partial
-from types import SimpleNamespace
 from typing import Any
 
+from mspipeline.backends.keras_layers import Toolkit, with_own_layers
+
 Layer = Any
-
-
-@dataclass(frozen=True, eq=False)
-class Toolkit:
-    """What `keras_layers` uses of Keras."""
-
-    layers: Any
-    ops: Any
-    Input: Any
-    Model: Any
 
 
 def channels_first(x: Any) -> Any:
@@ -41,8 +31,7 @@ def channels_last(x: Any) -> Any:
 def toolkit(keras: Any) -> Toolkit:
     """Keras as `keras_layers` uses it, with these layers in place of its own."""
     own = {**_convolutions(keras), **_resampling(keras), **_normalisations(keras), **_others(keras)}
-    layers = SimpleNamespace(**{**vars(keras.layers), **own})
-    return Toolkit(layers=layers, ops=keras.ops, Input=keras.Input, Model=keras.Model)
+    return with_own_layers(keras, own)
 
 
 def in_place_activations() -> dict[str, Any]:

@@ -177,6 +177,25 @@ def test_every_operations_gradient_is_the_slope_of_the_loss(name: str, rank: int
     assert {node.name for node in graph if node.op.weights(graph.input_shapes(node))} - {*clear} == set()
 
 
+@pytest.mark.parametrize("rank", [2, 3])
+def test_of_equal_largest_voxels_one_alone_has_the_gradient(name: str, rank: int) -> None:
+    """A convolution of ones on an image of ones, pooled: every voxel of a window is the largest."""
+    builder, ones = Builder("ties"), (1,) * rank
+    x = builder.add("image", ops.Input((4,) * rank + (1,)))
+    x = builder.add("conv", ops.Conv(1, ones, ones, ones, ((0, 0),) * rank, bias=True), x)
+    x = builder.add("pool", ops.MaxPool((2,) * rank, (2,) * rank, ((0, 0),) * rank, ceil=False), x)
+    graph = builder.graph(builder.add("out", ops.Sigmoid(), x))
+    backend = create(name)
+    backend.build(graph, Execution(device="cpu", threads=2))
+    kernel, bias = np.ones((*ones, 1, 1), np.float32), np.zeros(1, np.float32)
+    backend.set_weights({("conv", "kernel"): kernel, ("conv", "bias"): bias})
+    backend.compile(Loss("bce"), Adam(1e-3))
+    batch = np.ones((2, *(4,) * rank, 1), np.float32)
+    masks = np.zeros((2, *(2,) * rank, 1), np.float32)
+    gradient = backend.trace(batch, masks, ["out"]).gradients["conv", "bias"]
+    assert np.allclose(gradient, 1 / (1 + np.exp(-1.0)), atol=1e-6)  # the mean's, once a window
+
+
 def test_dropout_scales_what_it_keeps(name: str) -> None:
     builder, shape = Builder("dropped"), (40, 50, 2)
     x = builder.add("image", ops.Input(shape))
