@@ -90,7 +90,7 @@ def import_weights(
     """Make a run of published weights, which `predict` reads. --set replaces numbers: spread=brain, min_total_ml=0."""
     from mspipeline.config import parse_assignments
     from mspipeline.console import stdout
-    from mspipeline.inference.imported import MODEL, import_nicms
+    from mspipeline.inference.nicms_runs import MODEL, import_nicms
     from mspipeline.provenance import provenance
 
     if model != MODEL:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +20,8 @@ from mspipeline.backends.registry import adapter, availability, create
 from mspipeline.config import parse
 from mspipeline.errors import DataError, RunFolderError, ShapeError, UsageError
 from mspipeline.files import read_json, sha256_data, sha256_file, write_json
+from mspipeline.inference.imported import imported_record, new_run
 from mspipeline.models.catalogue import build
-from mspipeline.network.cost import cost
 from mspipeline.network.graph import Graph
 from mspipeline.network.onnx import OPSET, Imported, read_onnx, write_onnx
 from mspipeline.network.ops import Shape, Sigmoid
@@ -170,9 +169,7 @@ def import_run(
     the recipe's images or give one probability a pixel, DataError where what was read does not compute what the file
     does.
     """
-    paths = RunPaths(output)
-    if paths.record.exists():
-        raise RunFolderError(f"{output}: holds a run already; import into another folder")
+    paths = new_run(output)
     imported = read_onnx(file, shape)
     graph = imported.graph
     adapter(backend).check(graph)
@@ -183,34 +180,20 @@ def import_run(
             f"{file}: what was read of it differs from what onnxruntime makes of it by {difference:.1g} of its largest "
             "value; nothing was imported: please report this file's operations"
         )
-    costs, digest = cost(graph), sha256_file(file)
+    digest = sha256_file(file)
     config = sha256_data([graph.hash, recipe.hash, digest, backend, threshold])
-    now = datetime.now(UTC).isoformat()
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", file.stem).strip("_") or "onnx"
-    record = RunRecord(
-        run_id=f"{stem}-imported-{config[:8]}",
-        status="complete",
+    record = imported_record(
+        graph,
+        stem=re.sub(r"[^A-Za-z0-9_-]+", "_", file.stem).strip("_") or "onnx",
         model=MODEL,
-        model_arguments={},
         backend=backend,
-        backend_version=availability(backend).version or "",
-        device="auto",
-        seed=0,
-        threads=threads,
-        started_utc=now,
-        ended_utc=now,
-        monitor="none",
+        recipe=recipe,
         threshold=threshold,
-        trainable_parameters=costs.trainable,
-        non_trainable_parameters=costs.non_trainable,
-        macs=costs.macs,
-        graph_hash=graph.hash,
-        dataset_hash=data.get("dataset_hash", ""),
-        split_hash=data.get("split_hash", ""),
-        recipe_hash=recipe.hash,
-        recipe=recipe.model_dump(mode="json"),
         config_hash=config,
-        provenance={**origin, "imported_from": {str(file): digest}},
+        sources={str(file): digest},
+        origin=origin,
+        data=data,
+        threads=threads,
     )
     write_json(output / "graph.json", graph.to_json())
     for checkpoint in (paths.best, paths.last):

@@ -19,7 +19,7 @@ from mspipeline.datasets.phantom import make_phantom
 from mspipeline.errors import ConfigError, DataError, Preempted, RunFolderError, ShapeError, SuiteError
 from mspipeline.files import sha256_file
 from mspipeline.inference.cascade import predict_cascade
-from mspipeline.inference.imported import import_nicms
+from mspipeline.inference.nicms_runs import import_nicms
 from mspipeline.inference.trained import load_cascade, load_trained
 from mspipeline.patches.candidates import candidates
 from mspipeline.preprocess.patches3d import apply_files
