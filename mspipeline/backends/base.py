@@ -37,11 +37,13 @@ class Loss:
 
     class_weights: of "weighted_ce", one per class, background first.
     level_weights: of "ce_dice", one per output of the graph, in their order (deep supervision).
+    batch_dice: of "ce_dice", Dice's sums run over the images of a batch, too, where nnU-Net's plan says so.
     """
 
     name: LossName
     class_weights: tuple[float, ...] = ()
     level_weights: tuple[float, ...] = (1.0,)
+    batch_dice: bool = False
 
 
 @dataclass(frozen=True)

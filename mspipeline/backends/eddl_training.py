@@ -63,7 +63,7 @@ def _ce_dice(loss: Loss, mask: Array, outputs: list[Array]) -> Value:
         truth = mask[tuple(slice(None, None, n // m) for n, m in zip(mask.shape, logits.shape, strict=True))]
         below = logits - logits.max(axis=-1, keepdims=True)
         logarithm = below - np.log(np.exp(below).sum(axis=-1, keepdims=True))
-        p, axes = np.exp(logarithm), tuple(range(1, logits.ndim - 1))
+        p, axes = np.exp(logarithm), tuple(range(0 if loss.batch_dice else 1, logits.ndim - 1))
         overlap = np.sum(truth * p, axis=axes, keepdims=True)[..., 1:]
         sizes = np.sum(truth + p, axis=axes, keepdims=True)[..., 1:] + CE_DICE_SMOOTH
         score = (2 * overlap + CE_DICE_SMOOTH) / sizes

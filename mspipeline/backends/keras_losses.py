@@ -103,11 +103,11 @@ def _ce_dice(keras: Any, loss: Loss, mask: Any, outputs: list[Any]) -> Any:
         steps = _steps(first, tuple(logits.shape)[1:])
         level = mask[(slice(None), *(slice(None, None, step) for step in steps))]
         # A head of weight 0 stays in the sum: left out, its kernel would have no gradient instead of one of 0.
-        total = total + weight * _ce_dice_level(keras, level, logits)
+        total = total + weight * _ce_dice_level(keras, level, logits, batch_dice=loss.batch_dice)
     return total
 
 
-def _ce_dice_level(keras: Any, mask: Any, logits: Any, *, batch_dice: bool = False) -> Any:
+def _ce_dice_level(keras: Any, mask: Any, logits: Any, *, batch_dice: bool) -> Any:
     """Of one head. batch_dice: sums of Dice run over the images, too, as if they were one."""
     ops = keras.ops
     logarithm = ops.log_softmax(logits, axis=-1)

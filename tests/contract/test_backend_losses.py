@@ -100,8 +100,8 @@ def probability_of(logits: np.ndarray) -> np.ndarray:
 def numpys(loss: Loss, mask: np.ndarray, logits: Heads) -> tuple[float, Heads]:
     """A loss of these logits, and its gradient by them."""
     if loss.name == "ce_dice":
-        value = losses.ce_dice(mask, logits, loss.level_weights)
-        return value, losses.ce_dice_gradient(mask, logits, loss.level_weights)
+        value = losses.ce_dice(mask, logits, loss.level_weights, batch_dice=loss.batch_dice)
+        return value, losses.ce_dice_gradient(mask, logits, loss.level_weights, batch_dice=loss.batch_dice)
     arguments = (mask, p := probability_of(logits[0]), *([loss.class_weights] if loss.class_weights else []))
     slope = getattr(losses, f"{loss.name}_gradient")(*arguments)
     through = slope * p * (1 - p) if p.shape[-1] == 1 else p * (slope - np.sum(slope * p, axis=-1, keepdims=True))
@@ -117,6 +117,7 @@ CASES = {
     "categorical_ce": (map_of(3), Loss("categorical_ce")),
     "categorical_ce of patches": (patches(), Loss("categorical_ce")),
     "ce_dice": (heads((1, 1, 1)), Loss("ce_dice")),
+    "ce_dice over the batch": (heads((1, 1, 1)), Loss("ce_dice", batch_dice=True)),
     "ce_dice of two heads": (heads((1, 1, 1), (2, 2, 1)), Loss("ce_dice", level_weights=(0.75, 0.25))),
     "ce_dice of a head without weight": (heads((1, 1, 1), (4, 2, 2)), Loss("ce_dice", level_weights=(1.0, 0.0))),
 }
