@@ -34,7 +34,7 @@ def campaign(shards: Path, folder: Path, backends: list[str], site: Site | None 
         matrix=Matrix(model=("unet2d",), backend=tuple(backends), device=("cpu",)),
         models={"unet2d": {"base_width": 2}},
         training=TrainingSettings(epochs=1, batch_size=8),
-        threads=1,
+        threads=2,
     )
     return Campaign.create(folder / "campaign", sweep, shards, site or load_site("local"))
 
