@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test test-long lint bench lock clean
 
 help:
 	@echo "make demo   environment, a phantom dataset, a sweep, the report (demo/report.html)"
 	@echo "make test   environment and the whole test suite"
+	@echo "make test-long  trainings on a test cluster, stopped in every way: ten minutes"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  the micro benchmarks"
 	@echo "make lock   exact versions for the lock file, from setup.cfg"
@@ -34,6 +35,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+test-long: $(VENV)/.installed
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

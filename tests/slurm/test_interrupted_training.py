@@ -14,7 +14,7 @@ from slurm.site import Partition, Site
 from slurm.submit import submit
 from slurm.sweep import Cell
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("backend_needed")]
+pytestmark = [pytest.mark.slurm, pytest.mark.long, pytest.mark.usefixtures("backend_needed")]
 
 CURVE = ["epoch", "subset", "steps_total", "images", "loss", "dice", "dice_slice_soft_smooth1"]
 EPOCHS = 24

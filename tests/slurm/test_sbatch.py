@@ -52,7 +52,7 @@ SMALL = ("--batch-size", "5", "--set", "base_width=2")
 
 
 @pytest.mark.slurm
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_that_is_warned_puts_itself_back_and_goes_on(cluster, program, small_shards, tmp_path):
     words = ("unet2d", str(small_shards), "-o", str(tmp_path / "runs"), "--epochs", "20", *SMALL)
     job, log = hand_over(cluster, tmp_path, "train.sbatch", *words)
@@ -66,7 +66,7 @@ def test_a_training_that_is_warned_puts_itself_back_and_goes_on(cluster, program
 
 
 @pytest.mark.slurm
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_array_trains_one_seed_an_element(cluster, program, small_shards, tmp_path):
     words = ("unet2d", str(small_shards), "-o", str(tmp_path / "runs"), "--epochs", "1", *SMALL)
     job, log = hand_over(cluster, tmp_path, "seeds_array.sbatch", *words, options=("--array=3-4",))
@@ -76,7 +76,7 @@ def test_an_array_trains_one_seed_an_element(cluster, program, small_shards, tmp
 
 
 @pytest.mark.slurm
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_in_one_allocation_ends_with_its_page(cluster, program, small_shards, tmp_path):
     suite = tmp_path / "small.toml"
     suite.write_text(
