@@ -406,7 +406,7 @@ def test_a_job_that_the_system_kills_is_told_in_one_line(small_shards: Path, tmp
         wait_for(lambda: training.done() or bool(list((tmp_path / "runs").glob("*/telemetry/train-0/events.arrows"))))
         config = next((tmp_path / "runs").glob("*/jobs/train.json"))
         for process in psutil.process_iter(["cmdline"]):
-            if process.info["cmdline"][3:6] == ["jobs", "train", str(config)]:
+            if (process.info["cmdline"] or [])[3:6] == ["jobs", "train", str(config)]:
                 process.kill()
         ended = training.result()
     assert ended.code == 128 + 9

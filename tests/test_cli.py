@@ -22,7 +22,7 @@ from mspipeline.errors import BackendError, Interrupted
 COMMANDS = (
     *("phantom", "prepare", "train", "evaluate", "predict", "sweep"),
     *("status", "resume", "cancel", "collect", "report", "models"),
-    *("certify", "export", "import", "import-weights", "doctor"),
+    *("certify", "import-weights", "export", "import", "doctor"),
 )
 HEAVY = {"tensorflow", "keras", "numpy", "scipy", "pyarrow", "h5py", "nibabel", "rich", "submitit"}
 """Not pydantic: Typer itself loads it."""

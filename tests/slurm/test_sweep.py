@@ -92,9 +92,11 @@ def test_a_sweep_file_that_does_not_fit_is_one_line(tmp_path, change, said):
     assert "\n" not in str(refusal.value)
 
 
-def test_the_demo_is_two_seeds_of_a_narrow_unet():
+def test_the_demo_is_a_narrow_unet_with_two_seeds_on_each_of_three_backends():
     found = cells(load_sweep(SUITES / "demo.toml"), Path("/shards"), Path("/campaign"))
-    assert [cell.id for cell in found] == ["unet2d-tensorflow-s0", "unet2d-tensorflow-s1"]
+    assert [cell.id for cell in found] == [
+        f"unet2d-{backend}-s{seed}" for backend in ("tensorflow", "jax", "pyeddl") for seed in (0, 1)
+    ]
     assert {cell.train.model.arguments["base_width"] for cell in found} == {8}
 
 
