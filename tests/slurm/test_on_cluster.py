@@ -83,7 +83,7 @@ def test_ctrl_c_cancels_the_jobs_in_order_and_resume_completes_them(cluster, mak
 
     run(campaign)
     assert states(campaign) == ["done", "done"]
-    assert lines(campaign, FIRST, "epochs.txt") == [str(epoch) for epoch in range(1, 17)]
+    assert lines(campaign, FIRST, "epochs.txt") == ["1", "2", "3", "4", "5", "6"]
 
 
 def test_jobs_that_wait_are_cancelled_too(cluster, make_campaign):
@@ -269,7 +269,7 @@ def test_a_preempted_cell_reads_as_waiting_and_the_campaign_goes_on_by_itself(cl
     assert (state.state, state.attempt) == ("done", 1)
     assert ("running", "waiting to continue") in seen
     assert {state for state, _ in seen} == {"running", "done"}
-    assert lines(campaign, FIRST, "epochs.txt") == ["1", "2", "3", "4", "5", "6"]
+    assert lines(campaign, FIRST, "epochs.txt") == [str(epoch) for epoch in range(1, 17)]
 
 
 def test_a_cell_that_waits_to_continue_is_cancelled_like_any_other(cluster, make_campaign, start_campaign):
