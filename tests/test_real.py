@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.usefixtures("backe
 
 SCAN = "sub-slicer01/anat/sub-slicer01_FLAIR.nii.gz"
 TRUTH = "derivatives/lesions/sub-slicer01/anat/sub-slicer01_label-lesion_mask.nii.gz"
-DICE_EXPECTED = 0.05
-"""One that learnt nothing, or whose map lies beside its truth, has 0.01. How far a narrow net gets in these 50 epochs
-with so large a step depends on seed, threads and processor: 0.10 to 0.56 was seen.
+DICE_EXPECTED = 0.3
+"""One that learnt nothing, or whose map lies beside its truth, has 0.01. In batches of 4, with dropout, so large a step
+collapsed on one kind of processor (0.10) and not on another; in batches of 8 without, it did not.
 """
 
 
@@ -38,7 +38,7 @@ def test_a_real_case_is_learnt_and_its_map_overlaps_its_truth_voxel_by_voxel(rea
         shards=shards,
         run_folder=run_folder,
         threads=2,
-        training=TrainingSettings(epochs=50, batch_size=4, learning_rate=1e-2, loss="dice"),
+        training=TrainingSettings(epochs=80, batch_size=8, learning_rate=1e-2, loss="dice"),
     )
     with EventWriter(None, Identity("")) as events, TrainingProgress(enabled=False) as observer:
         record = train(job, events=events, observer=observer, stop=lambda: None)
