@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
-
-import numpy as np
 
 from jobs.resources import threads_for
 from mspipeline.backends.base import Execution
 from mspipeline.config import EvaluateJob
 from mspipeline.datasets.split import Subset
 from mspipeline.errors import RunFolderError, UsageError
+from mspipeline.inference.postprocess import lesion_mask
 from mspipeline.inference.trained import TrainedRun, load_trained
 from mspipeline.inference.windows import predict_on_scan
-from mspipeline.metrics import overlap
+from mspipeline.metrics.case import score_case
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows, write_rows
 from mspipeline.shards.manifest import CaseEntry, Manifest, load_manifest, verify_shards
 from mspipeline.shards.reader import read_case
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.telemetry.schema import CASES
+from mspipeline.telemetry.schema import CASES, LESIONS
 from mspipeline.training.loop import Stop
 
 HELD_OUT: tuple[Subset, ...] = ("validation", "test")
@@ -32,7 +32,9 @@ Row = dict[str, Any]
 def evaluate(
     job: EvaluateJob, *, events: EventWriter, stop: Stop, report: Callable[[str, int, int], None] | None = None
 ) -> list[Row]:
-    """Rows of the table `cases` for the subsets asked for; they replace earlier rows of the same cases in the run.
+    """Rows of the table `cases` for the subsets asked for, and, written only, those of `lesions`.
+
+    They replace earlier rows of the same cases in the run.
 
     report: called with (case, done, total) after each.
     Raises RunFolderError where the run was trained on other shards, ShardError where a shard is not as the manifest
@@ -45,22 +47,25 @@ def evaluate(
     verify_shards(job.shards, manifest, entries=[entry for _, entry in entries])
     with events.phase("setup"):
         trained = load_trained(job.run_folder, job.checkpoint, Execution(threads=threads_for(job.threads)))
-    rows = []
+    rows: list[Row] = []
+    lesions: list[Row] = []
     with events.phase("evaluate"):
         for subset, entry in entries:
-            rows.append(_score(job, trained, subset, entry))
+            row, of_case = _score(job, trained, subset, entry)
+            rows.append(row)
+            lesions += of_case
             if report is not None:
                 report(entry.case, len(rows), len(entries))
             if error := stop():
                 raise error
     replaced = {row["case"] for row in rows}
-    kept = [
-        row
-        for row in read_rows(paths.cases, CASES).to_pylist()
-        if row["case"] not in replaced and row["checkpoint"] == job.checkpoint
-    ]
-    every = sorted(kept + rows, key=lambda row: str(row["case"]))
-    write_rows(paths.cases, every, CASES)
+    for path, schema, new in ((paths.lesions, LESIONS, lesions), (paths.cases, CASES, rows)):
+        kept = [
+            row
+            for row in read_rows(path, schema).to_pylist()
+            if row["case"] not in replaced and row["checkpoint"] == job.checkpoint
+        ]
+        write_rows(path, sorted(kept + new, key=lambda row: str(row["case"])), schema)
     return rows
 
 
@@ -92,38 +97,26 @@ def _entries(job: EvaluateJob, manifest: Manifest) -> list[tuple[Subset, CaseEnt
     return [(subset, entry) for subset in subsets for entry in manifest.subset(subset)]
 
 
-def _score(job: EvaluateJob, trained: TrainedRun, subset: str, entry: CaseEntry) -> Row:
+def _score(job: EvaluateJob, trained: TrainedRun, subset: str, entry: CaseEntry) -> tuple[Row, list[Row]]:
+    """The case's row, and a row for each of its lesions."""
     began = time.perf_counter()
     case = read_case(job.shards, entry)
     probability = predict_on_scan(trained.backend, case, axis=trained.recipe.axis, batch_size=job.batch_size)
     threshold = trained.record.threshold
-    counts = overlap.count(case.scan_mask, probability >= np.float32(threshold))
-    return {
-        "run_id": trained.record.run_id,
+    scores, lesions = score_case(
+        case.scan_mask,
+        lesion_mask(probability, threshold=threshold),
+        spacing_mm=case.grid.spacing_mm,
+        affine_ras=case.grid.affine_ras,
+        probability=probability,
+    )
+    names = {"run_id": trained.record.run_id, "case": entry.case, "subset": subset, "checkpoint": job.checkpoint}
+    row = {
+        **names,
         "time_utc": datetime.now(UTC),
-        "case": entry.case,
-        "subset": subset,
-        "checkpoint": job.checkpoint,
         "grid": "scan",
         "threshold": threshold,
-        **scores_of(counts, case.grid.voxel_ml),
+        **scores,
         "seconds": time.perf_counter() - began,
     }
-
-
-def scores_of(counts: overlap.Counts, voxel_ml: float) -> Row:
-    """The score columns of a `cases` row."""
-    return {
-        "dice": overlap.dice(counts),
-        "iou": overlap.iou(counts),
-        "precision": overlap.precision(counts),
-        "recall": overlap.recall(counts),
-        "specificity": overlap.specificity(counts),
-        "volume_error_percent": overlap.volume_error_percent(counts),
-        "true_positive": counts.true_positive,
-        "false_positive": counts.false_positive,
-        "false_negative": counts.false_negative,
-        "true_negative": counts.true_negative,
-        "truth_ml": (counts.true_positive + counts.false_negative) * voxel_ml,
-        "prediction_ml": (counts.true_positive + counts.false_positive) * voxel_ml,
-    }
+    return row, [{**names, **asdict(lesion)} for lesion in lesions]

@@ -6,6 +6,7 @@ RUN/
   checkpoints/{best,last}.h5          of a cascade: checkpoints/stage<N>/{best,last}.h5
   epochs.csv  epochs.arrow            metric rows, for people and for the collector
   cases.csv   cases.arrow             rows per case of the last evaluation
+  lesions.csv lesions.arrow           rows per lesion of those cases
   telemetry/<job>-<attempt>/          samples.arrows, events.arrows, exit.json
 """
 
@@ -88,6 +89,10 @@ class RunPaths:
     @property
     def cases(self) -> Path:
         return self.root / "cases.arrow"
+
+    @property
+    def lesions(self) -> Path:
+        return self.root / "lesions.arrow"
 
     @property
     def telemetry(self) -> Path:

@@ -19,10 +19,10 @@ from mspipeline.collect.merge import phase_seconds, phases_at
 from mspipeline.errors import DataError, Interrupted, Preempted, TableError
 from mspipeline.files import read_json, whole_file
 from mspipeline.runs import RunPaths, RunRecord, TelemetryPaths, read_record, read_rows
-from mspipeline.telemetry.schema import CASES, EPOCHS, EVENTS, RUNS, SAMPLES, SAMPLES_STREAM
+from mspipeline.telemetry.schema import CASES, EPOCHS, EVENTS, LESIONS, RUNS, SAMPLES, SAMPLES_STREAM
 from mspipeline.telemetry.shard import read_stream
 
-SCHEMAS = {"runs": RUNS, "epochs": EPOCHS, "cases": CASES, "samples": SAMPLES}
+SCHEMAS = {"runs": RUNS, "epochs": EPOCHS, "cases": CASES, "lesions": LESIONS, "samples": SAMPLES}
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Collected:
 
 
 def collect(runs: Path, output: Path) -> Collected:
-    """Gather every run folder below `runs`, or `runs` itself, into `output/{runs,epochs,cases,samples}.parquet`.
+    """Gather every run folder below `runs`, or `runs` itself, into one `output/<table>.parquet` for each of SCHEMAS.
 
     Rows are in the order of run IDs, then as they were made: the same runs give the same tables. A run folder that is
     broken is left out, whole, and named in `problems`; so are two that hold one run. Telemetry that is missing or was
@@ -85,9 +85,11 @@ def find_runs(folder: Path) -> Iterator[Path]:
 def collect_run(paths: RunPaths, record: RunRecord) -> dict[str, pa.Table]:
     """The tables of one run. Raises DataError, naming the file, where one is damaged or of another run."""
     epochs, cases = read_rows(paths.epochs, EPOCHS), read_rows(paths.cases, CASES)
+    lesions = read_rows(paths.lesions, LESIONS)
     attempts = [_Attempt.read(telemetry) for telemetry in paths.attempts()]
     samples = pa.concat_tables([SAMPLES.empty_table(), *(_labelled(attempt) for attempt in attempts)])
-    for table, source in ((epochs, paths.epochs), (cases, paths.cases), (samples, paths.telemetry)):
+    of = ((epochs, paths.epochs), (cases, paths.cases), (lesions, paths.lesions), (samples, paths.telemetry))
+    for table, source in of:
         others = set(pc.unique(table.column("run_id").combine_chunks()).to_pylist()) - {record.run_id}
         if others:
             raise TableError(f"{source}: holds rows of {sorted(map(str, others))}, expected run {record.run_id}")
@@ -96,7 +98,13 @@ def collect_run(paths: RunPaths, record: RunRecord) -> dict[str, pa.Table]:
         runs = pa.Table.from_pylist([row], schema=RUNS)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise TableError(f"{paths.record}: does not fit the table of runs ({error}); run the job again") from error
-    return {"runs": runs, "epochs": epochs, "cases": cases, "samples": samples.unify_dictionaries()}
+    return {
+        "runs": runs,
+        "epochs": epochs,
+        "cases": cases,
+        "lesions": lesions,
+        "samples": samples.unify_dictionaries(),
+    }
 
 
 @dataclass(frozen=True)

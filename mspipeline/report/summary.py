@@ -16,9 +16,12 @@ from mspipeline.report.definitions import (
     EVALUATION_TIME,
     HELD_OUT,
     HELD_OUT_DEFINITION,
+    LESION_ROWS,
     NETWORK,
     PEAK_MEMORY,
     PHASE_WORDS,
+    SCORE_DEFINITIONS,
+    SUBSET_WORDS,
     TRAINING_SPEED,
     Spec,
     best_dice,
@@ -32,7 +35,7 @@ from mspipeline.report.tables import Tables, load_tables
 
 __all__ = ["NOT_CERTIFIED", "Comparison", "Tables", "case_scores", "load_tables", "summarise"]
 
-SCORES = ("dice", "iou", "precision", "recall", "specificity", "volume_error_percent", "truth_ml", "prediction_ml")
+SCORES = tuple(dict.fromkeys([*(name for name, *_ in SCORE_DEFINITIONS), *(name for name, *_ in LESION_ROWS)]))
 
 
 def summarise(tables: Tables) -> Comparison:
@@ -48,7 +51,7 @@ def summarise(tables: Tables) -> Comparison:
         rows += _time_rows(key, name, definition, groups, measures)
     rows += [_row(spec, groups, measures) for spec in TRAINING_SPEED]
     rows += [_row(best_dice(subset), groups, measures) for subset in ("train", "validation")]
-    rows += _held_out_rows(groups, scores)
+    rows += [*_held_out_rows(groups, scores), *_lesion_rows(groups, scores)]
     for subset in ("train", "validation"):
         for form, words in (("hard", "thresholded"), ("soft", "soft")):
             rows.append(_row(report_dice(subset, form, words), groups, measures))
@@ -173,18 +176,38 @@ def _held_out_rows(groups: Sequence[Group], scores: pa.Table) -> list[Row]:
         if subset != "test" and subset not in present:
             continue
         of_subset = scores.filter(pc.equal(scores["subset"], subset))
-        cells = tuple(_median_cell(group, of_subset, index) for index, group in enumerate(groups))
+        cells = tuple(_median_cell(group, of_subset, index, "dice", ".3f") for index, group in enumerate(groups))
         rows.append(Row(f"cases.{subset}.dice", "Dice", name, "1", f"{HELD_OUT_DEFINITION} {use}", cells))
     return rows
 
 
-def _median_cell(group: Group, scores: pa.Table, index: int) -> Cell:
+def _lesion_rows(groups: Sequence[Group], scores: pa.Table) -> list[Row]:
+    """What lesions and their surfaces say of the cases that are most held out of those scored."""
+    subset = next((each for each in HELD_OUT if each in set(scores["subset"].to_pylist())), None)
+    if subset is None:
+        return []
+    meanings = {name: words for name, _, _, words in SCORE_DEFINITIONS}
+    of_subset = scores.filter(pc.equal(scores["subset"], subset))
+    rows = []
+    for column, words, unit, pattern in LESION_ROWS:
+        cells = tuple(_median_cell(group, of_subset, index, column, pattern) for index, group in enumerate(groups))
+        definition = (
+            f"{meanings.get(column, 'Share of both surfaces that lies within 1 mm of the other.')} A case's value is "
+            "its mean over runs; median and range over the cases where it is defined."
+        )
+        key = f"cases.{subset}.{column}"
+        rows.append(Row(key, "Lesions and surfaces", f"{SUBSET_WORDS[subset]}: {words}", unit, definition, cells))
+    return rows
+
+
+def _median_cell(group: Group, scores: pa.Table, index: int, column: str, pattern: str) -> Cell:
+    """The median over cases of one score of a group."""
     if not group.runs:
         return absent("no complete run")
     rows = scores.filter(pc.equal(scores["group"], index))
     if not rows.num_rows:
         return absent()
-    ordered = sorted(rows["dice"].drop_null().to_pylist())
+    ordered = sorted(rows[column].drop_null().to_pylist())
     undefined = rows.num_rows - len(ordered)
     if not ordered:
         return absent(f"undefined in all {undefined} cases")
@@ -193,5 +216,5 @@ def _median_cell(group: Group, scores: pa.Table, index: int) -> Cell:
     cases = f"n = {len(ordered)} case{'s' if len(ordered) > 1 else ''}"
     aside = f"; {undefined} undefined" if undefined else ""
     middle, low, high = statistics.median(ordered), ordered[0], ordered[-1]
-    detail = f"({low:.3f} to {high:.3f}; {cases}, {runs}{aside})"
-    return Cell(middle, f"{middle:.3f}", detail, low=low, high=high, n=len(ordered))
+    detail = f"({low:{pattern}} to {high:{pattern}}; {cases}, {runs}{aside})"
+    return Cell(middle, f"{middle:{pattern}}", detail, low=low, high=high, n=len(ordered))

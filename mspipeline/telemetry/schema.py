@@ -97,7 +97,8 @@ EPOCHS = _schema(
         _field("run_id", _LABEL),
         _field("restart_count", pa.int32()),
         _field("time_utc", _TIME, "ns"),
-        _field("epoch", pa.int32()),  # counted from 1
+        _field("epoch", pa.int32()),  # counted from 1, through all stages of a cascade
+        _field("stage", pa.int32()),  # of a cascade, counted from 1; null of one network
         _field("subset", _LABEL),  # "train" or "validation"
         _field("steps_total", pa.int64()),  # optimiser steps since the start of training
         _field("images", pa.int64()),
@@ -114,6 +115,48 @@ EPOCHS = _schema(
     ],
 )
 
+_CASE_SCORES = [
+    # Each is the function of its name in mspipeline.metrics (see metrics.case.score_case); undefined is NaN.
+    _field("dice", pa.float64()),
+    _field("iou", pa.float64()),
+    _field("precision", pa.float64()),
+    _field("recall", pa.float64()),
+    _field("specificity", pa.float64()),
+    _field("accuracy", pa.float64()),
+    _field("mean_pixel_accuracy", pa.float64()),
+    _field("mean_iou", pa.float64()),
+    _field("frequency_weighted_iou", pa.float64()),
+    _field("ndsc_shifts", pa.float64()),
+    _field("volume_error_percent", pa.float64(), "percent"),
+    _field("true_positive", pa.int64(), "voxels"),
+    _field("false_positive", pa.int64(), "voxels"),
+    _field("false_negative", pa.int64(), "voxels"),
+    _field("true_negative", pa.int64(), "voxels"),
+    _field("truth_ml", pa.float64(), "ml"),
+    _field("prediction_ml", pa.float64(), "ml"),
+    _field("roc_auc", pa.float64()),
+    _field("truth_lesions_6", pa.int64(), "6-connected components"),
+    _field("predicted_lesions_6", pa.int64(), "6-connected components"),
+    _field("msseg2016_truth_lesions", pa.int64(), "6-connected components above 3 mm^3"),
+    _field("msseg2016_predicted_lesions", pa.int64(), "6-connected components above 3 mm^3"),
+    _field("msseg2016_predicted_ml", pa.float64(), "ml"),
+    _field("msseg2016_sensl", pa.float64()),
+    _field("msseg2016_ppvl", pa.float64()),
+    _field("msseg2016_f1", pa.float64()),
+    _field("isbi2015_ltpr_18", pa.float64()),
+    _field("isbi2015_lfpr_18", pa.float64()),
+    _field("hausdorff_mm", pa.float64(), "mm"),
+    _field("hd95_mm", pa.float64(), "mm"),
+    _field("hd95_pooled_mm", pa.float64(), "mm"),
+    _field("asd_truth_to_prediction_mm", pa.float64(), "mm"),
+    _field("asd_prediction_to_truth_mm", pa.float64(), "mm"),
+    _field("assd_mm", pa.float64(), "mm"),
+    _field("masd_mm", pa.float64(), "mm"),
+    _field("asd_anima_mm", pa.float64(), "mm"),
+    _field("surface_dice_1mm", pa.float64()),
+    _field("boundary_jaccard_1mm", pa.float64()),
+]
+
 CASES = _schema(
     "cases",
     [
@@ -124,19 +167,29 @@ CASES = _schema(
         _field("checkpoint", _LABEL),
         _field("grid", _LABEL),  # "scan": scored on the scan's own grid
         _field("threshold", pa.float64()),
-        _field("dice", pa.float64()),
-        _field("iou", pa.float64()),
-        _field("precision", pa.float64()),
-        _field("recall", pa.float64()),
-        _field("specificity", pa.float64()),
-        _field("volume_error_percent", pa.float64(), "percent"),
-        _field("true_positive", pa.int64(), "voxels"),
-        _field("false_positive", pa.int64(), "voxels"),
-        _field("false_negative", pa.int64(), "voxels"),
-        _field("true_negative", pa.int64(), "voxels"),
-        _field("truth_ml", pa.float64(), "ml"),
-        _field("prediction_ml", pa.float64(), "ml"),
+        *_CASE_SCORES,
         _field("seconds", pa.float64(), "s"),
+    ],
+)
+
+LESIONS = _schema(
+    "lesions",
+    [
+        # One row per 6-connected component of a case's truth and of its prediction; see metrics.lesion.LesionRow.
+        _field("run_id", _LABEL),
+        _field("case", _LABEL),
+        _field("subset", _LABEL),
+        _field("checkpoint", _LABEL),
+        _field("mask", _LABEL),  # "truth" or "prediction"
+        _field("lesion", pa.int32()),  # from 1, by decreasing size
+        _field("size_vox", pa.int64(), "voxels"),
+        _field("size_mm3", pa.float64(), "mm^3"),
+        _field("x_mm", pa.float64(), "mm, RAS+"),
+        _field("y_mm", pa.float64(), "mm, RAS+"),
+        _field("z_mm", pa.float64(), "mm, RAS+"),
+        _field("overlap_vox", pa.int64(), "voxels"),
+        _field("detected_any_voxel", pa.bool_()),
+        _field("detected_msseg2016", pa.bool_()),  # null where it has 3 mm^3 or less and does not count there
     ],
 )
 

@@ -19,7 +19,7 @@ from mspipeline.config import CollectJob
 from mspipeline.errors import StorageError, TableError
 from mspipeline.files import write_json
 from mspipeline.runs import RunPaths, RunRecord, TelemetryPaths, write_record, write_rows
-from mspipeline.telemetry.schema import CASES, EPOCHS, EVENTS, RUNS, SAMPLES, SAMPLES_STREAM
+from mspipeline.telemetry.schema import CASES, EPOCHS, EVENTS, LESIONS, RUNS, SAMPLES, SAMPLES_STREAM
 from mspipeline.telemetry.shard import StreamWriter
 
 SECOND = 1_000_000_000
@@ -50,6 +50,8 @@ def make_run(folder: Path, run_id: str, **changes: Any) -> RunPaths:
     ]
     write_rows(paths.epochs, epochs, EPOCHS)
     write_rows(paths.cases, [{"run_id": run_id, "case": "sub-01", "subset": "test", "dice": 0.5}], CASES)
+    lesion = {"run_id": run_id, "case": "sub-01", "mask": "truth", "lesion": 1, "size_vox": 7}
+    write_rows(paths.lesions, [lesion], LESIONS)
     return paths
 
 
@@ -116,7 +118,8 @@ def test_the_files_hold_the_tables_with_their_schemas(runs: Path, output: Path) 
     add_attempt(make_run(runs / "a", "a"), "train", "a", rss=(1, 2))
     tables = collect_job(CollectJob(runs=runs, output=output)).tables
     assert {path.name for path in output.iterdir()} == {f"{name}.parquet" for name in tables}
-    for name, schema in {"runs": RUNS, "epochs": EPOCHS, "cases": CASES, "samples": SAMPLES}.items():
+    schemas = {"runs": RUNS, "epochs": EPOCHS, "cases": CASES, "lesions": LESIONS, "samples": SAMPLES}
+    for name, schema in schemas.items():
         stored = pq.read_table(output / f"{name}.parquet")
         assert stored.schema.equals(schema, check_metadata=True), name
         assert stored.equals(tables[name])

@@ -20,7 +20,7 @@ from mspipeline.errors import Interrupted, RunFolderError, ShardError, SuiteErro
 from mspipeline.runs import RunPaths, read_record, read_rows, write_record
 from mspipeline.shards.manifest import Manifest, load_manifest
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.telemetry.schema import CASES, Identity
+from mspipeline.telemetry.schema import CASES, LESIONS, Identity
 
 pytestmark = pytest.mark.usefixtures("backend_needed")
 Rows = list[dict[str, Any]]
@@ -89,6 +89,26 @@ def test_scores_are_those_of_the_written_maps_beside_the_truth_voxel_by_voxel(
         assert row["truth_ml"] == pytest.approx(int(truth.sum()) * voxel_ml)
         assert row["prediction_ml"] == pytest.approx(int(found.sum()) * voxel_ml)
         assert maps[case].lesion_ml == pytest.approx(row["prediction_ml"])
+
+
+def test_each_lesion_has_a_row_and_their_sizes_add_up_to_the_case(
+    run_folder: Path, small_shards: Path, small_dataset: Path, tmp_path: Path
+) -> None:
+    middling_threshold(run_folder, small_dataset, tmp_path / "first")
+    rows = score(run_folder, small_shards, subsets=("train", "test"))
+    lesions = read_rows(RunPaths(run_folder).lesions, LESIONS).to_pylist()
+    for row in rows:
+        for mask, count, missed in (
+            ("truth", "truth_lesions_6", "false_negative"),
+            ("prediction", "predicted_lesions_6", "false_positive"),
+        ):
+            mine = [each for each in lesions if (each["case"], each["mask"]) == (row["case"], mask)]
+            assert len(mine) == row[count] > 0
+            assert sum(each["size_vox"] for each in mine) == row["true_positive"] + row[missed]
+            assert sum(each["overlap_vox"] for each in mine) == row["true_positive"]
+    again = score(run_folder, small_shards, subsets=("test",))  # its rows replace those of its case, no others
+    assert len(again) == 1
+    assert read_rows(RunPaths(run_folder).lesions, LESIONS).to_pylist() == lesions
 
 
 def test_without_subsets_the_held_out_cases_are_scored(

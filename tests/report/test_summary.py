@@ -74,6 +74,20 @@ def test_the_best_epoch_of_each_run_is_averaged_and_nan_is_no_score(tables_folde
     assert cell(folder, "validation.best_dice_slice_soft_smooth1").value is None
 
 
+def test_lesion_rows_are_of_the_most_held_out_subset_and_leave_undefined_cases_out(tables_folder: Write) -> None:
+    cases = [
+        case_row("a", f"sub-{number}", subset, msseg2016_f1=f1, hd95_mm=mm)
+        for number, (subset, f1, mm) in enumerate(
+            [("test", 0.2, 30.0), ("test", 0.6, 10.0), ("test", float("nan"), 20.0), ("validation", 0.9, 1.0)]
+        )
+    ]
+    tables = tables_folder(runs=[run_row("a")], cases=cases)
+    found = cell(tables, "cases.test.msseg2016_f1")
+    assert (found.value, found.low, found.high, found.n) == (pytest.approx(0.4), 0.2, 0.6, 2)
+    assert "1 undefined" in found.detail
+    assert cell(tables, "cases.test.hd95_mm").main == "20.0"
+
+
 def test_held_out_dice_is_the_median_over_cases_of_their_means_over_runs(tables_folder: Write) -> None:
     dice = {("a", "1"): 0.2, ("b", "1"): 0.4, ("a", "2"): 0.9, ("b", "2"): 0.7, ("a", "3"): 0.5, ("b", "3"): NAN}
     cases = [case_row(run, f"sub-{case}", "test", dice=value) for (run, case), value in dice.items()]
