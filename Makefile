@@ -49,7 +49,7 @@ bench: $(VENV)/.installed
 		[ $$name = result ] || [ $$name = by_hand ] || $(BIN)/python -m benchmarks.micro.$$name || exit 1; done
 
 lock: $(VENV)/.installed
-	$(BIN)/uv pip compile setup.cfg --extra tensorflow --extra jax --extra onnx --extra dev --python-version 3.11 --upgrade --no-annotate --no-header --output-file requirements/lock.txt
+	$(BIN)/uv pip compile setup.cfg --extra tensorflow --extra jax --extra onnx --extra mpi --extra dev --python-version 3.11 --upgrade --no-annotate --no-header --output-file requirements/lock.txt
 
 clean:
 	rm -rf $(DEMO) $(VENV)
