@@ -21,7 +21,7 @@ from mspipeline.config import PrepareJob
 from mspipeline.datasets.bids import find_cases
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.preprocess.prepared import BLOCK_SLICES, PreparedCase
-from mspipeline.preprocess.recipe import apply_files, load_recipe
+from mspipeline.preprocess.recipe import apply_files, load_slices_recipe
 from mspipeline.preprocess.spatial import resample, to_slices
 
 SHAPE = (182, 218, 182)
@@ -34,7 +34,7 @@ def measure() -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
         dataset, output = Path(folder) / "dataset", Path(folder) / "shards"
         make_phantom(dataset, cases=1, shape=SHAPE, spacing_mm=(1.0, 1.0, 1.0))
-        recipe = load_recipe("slices2d")
+        recipe = load_slices_recipe("slices2d")
         case = find_cases(dataset, recipe.modalities, masks="required").cases[0]
         prepared = apply_files(recipe, case.scans, case.brain_mask, lesions=case.lesion_mask)
         job = PrepareJob(dataset=dataset, output=output)

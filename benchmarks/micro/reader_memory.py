@@ -33,7 +33,7 @@ Work = Callable[[Path], None]
 def read_epochs(shards: Path) -> None:
     """Read EPOCHS epochs of every case as training does, without a network."""
     manifest = load_manifest(shards)
-    with ShardReader(shards, manifest.cases, batch_size=8, seed=0, shuffle=True) as reader:
+    with ShardReader(shards, manifest.slices, batch_size=8, seed=0, shuffle=True) as reader:
         for number in range(EPOCHS):
             for batch in reader.epoch(number):
                 batch.images.sum()

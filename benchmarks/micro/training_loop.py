@@ -82,7 +82,7 @@ def _train(folder: Path) -> TakingTurns:
     backend.compile(Loss("bce"), Adam(1e-3))
     settings = TrainingSettings(epochs=ROUNDS + 1, batch_size=BATCH)
     with (
-        ShardReader(folder / "shards", manifest.cases, batch_size=BATCH, seed=0, shuffle=True) as reader,
+        ShardReader(folder / "shards", manifest.slices, batch_size=BATCH, seed=0, shuffle=True) as reader,
         EventWriter(folder / "events.arrows", Identity("")) as events,
     ):
         turns = TakingTurns(_bare_model(graph), next(reader.epoch(0)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from mspipeline.volume import BoolArray, FloatArray
 
-Coordinates = npt.NDArray[np.int64]
+Coordinates = npt.NDArray[np.integer[Any]]
 
 
 def candidates(image: FloatArray, above: float, *, within: BoolArray | None = None) -> Coordinates:

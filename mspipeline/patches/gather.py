@@ -1,10 +1,10 @@
 """Gather: boxes of one size cut out of a volume around many voxels, at the speed at which memory is written.
 
 Four things make it fast (measured in `benchmarks/micro/gather.py`). Patches are cut in the order of their place in the
-volume, so that neighbours find their rows in the cache. While one is cut, the rows of the next are asked for. Each is
-put together in a buffer that stays in the first cache. From there it goes to its place with stores that bypass the
-caches, or the processor would first read what it is about to overwrite. Values are moved as unsigned integers of their
-size: every dtype comes out bit by bit as it went in.
+volume, a strip of it at a time, so that neighbours find their rows in the cache. While one is cut, the rows of the next
+are asked for. Each is put together in a buffer that stays in the first cache. From there it goes to its place with
+stores that bypass the caches, or the processor would first read what it is about to overwrite. Values are moved as
+unsigned integers of their size: every dtype comes out bit by bit as it went in.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ Channels = Literal["first", "last"]
 
 LINE_BYTES = 64
 """A cache line: what one streaming store fills."""
+STRIP_BYTES = 1 << 20
+"""What lies in the second cache while patches are cut along x: the voxels they overlap, in a strip of the volume along
+y. Cut through the whole width of a brain instead, as many patches took 10 to 15 % longer (Xeon, 2 MiB a core).
+"""
 
 
 def gather(
@@ -58,7 +62,9 @@ def gather(
     if out.shape != shape or out.dtype != volume.dtype or not out.flags.carray:
         raise ShapeError(f"out: {out.shape} {out.dtype}; expected {shape} {volume.dtype}, C-contiguous, writeable")
     corners = centres.astype(np.int64) - np.array(size) // 2
-    order = np.argsort((corners[:, 0] * Y + corners[:, 1]) * Z + corners[:, 2])
+    row_bytes = outer * Z * inner * volume.itemsize
+    strip = max(1, STRIP_BYTES // (size[0] * row_bytes) - size[1])  # rows along y: see STRIP_BYTES
+    order = np.argsort(((corners[:, 1] // strip * X + corners[:, 0]) * Y + corners[:, 1]) * Z + corners[:, 2])
     bits = np.dtype(f"u{volume.itemsize}")
     source, target = volume.view(bits).reshape(-1), out.view(bits).reshape(-1)
     lanes = LINE_BYTES // volume.itemsize

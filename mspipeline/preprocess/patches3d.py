@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import PositiveInt, field_validator, model_validator
+from pydantic import PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from mspipeline.config import Strict
 from mspipeline.errors import DatasetError, VolumeError
 from mspipeline.files import sha256_data
-from mspipeline.preprocess.intensity import normalise, statistics
-from mspipeline.preprocess.recipe import require_same_grid
-from mspipeline.volume import BoolArray, FloatArray, ScanGrid, load_mask, load_volume
+from mspipeline.preprocess.intensity import Statistics, normalise, statistics
+from mspipeline.preprocess.resample_onto import Steps, reader_onto, require_reference
+from mspipeline.preprocess.spatial import require_same_grid
+from mspipeline.volume import BoolArray, FloatArray, ScanGrid
 
 
 class PatchRecipe(Strict):
     """Scans to a normalised volume of all modalities, its candidates, and patches around them.
+
+    Each key is explained in `patches3d.toml` too, whose values are the defaults here.
 
     modalities: the channels, in order. patch_size: voxels along each axis of a patch.
     spread: what an image is divided by once the mean of its brain is subtracted: the standard deviation of its
@@ -27,6 +30,10 @@ class PatchRecipe(Strict):
     brain: as in `slices2d`: the case's mask where there is one ("auto"), always ("mask"), or the non-zero voxels.
     zero_outside_brain: whether the background is 0 afterwards, or what normalising makes of 0 (nicMSlesions).
     candidates_of, candidates_above: a brain voxel is a candidate where this modality, normalised, is above this number.
+    mask_threshold: as in `slices2d`. compression: inside the shards.
+    materialise: "float32" or "float16" stores patches too: those around every lesion voxel, and around
+        `materialised_negatives` times as many candidates without lesion, drawn as for a first stage with seed 0.
+    resample_to: as in `slices2d`.
     """
 
     kind: Literal["patches3d"] = "patches3d"
@@ -37,6 +44,11 @@ class PatchRecipe(Strict):
     zero_outside_brain: bool = True
     candidates_of: str = "FLAIR"
     candidates_above: float = 0.5
+    mask_threshold: float | None = None
+    compression: Literal["none", "lzf", "gzip"] = "lzf"
+    materialise: Literal["none", "float32", "float16"] = "none"
+    materialised_negatives: PositiveFloat = 1.0
+    resample_to: str | None = None
 
     @field_validator("modalities")
     @classmethod
@@ -50,6 +62,11 @@ class PatchRecipe(Strict):
         if self.candidates_of not in self.modalities:
             raise ValueError(f"candidates_of must be one of the modalities, {', '.join(self.modalities)}")
         return self
+
+    @field_validator("resample_to")
+    @classmethod
+    def _reference_is_read(cls, reference: str | None, info: ValidationInfo) -> str | None:
+        return require_reference(reference, info.data.get("modalities", ()))
 
     @property
     def hash(self) -> str:
@@ -72,18 +89,31 @@ class PatchCase:
     """One case, normalised. image: (X, Y, Z, C) float32, C-contiguous, on the canonical axes of `grid`.
 
     brain: (X, Y, Z), the brain voxels of the modality that candidates are taken from. Whatever a scan holds outside its
-    brain (a skull, where there is a mask) was taken for 0.
+    brain (a skull, where there is a mask) was taken for 0. lesions: (X, Y, Z), None where the case has no lesion mask.
+    brain_source: "mask" or "nonzero". intensity: modality -> statistics of the brain before normalising.
     """
 
+    recipe: PatchRecipe
     image: FloatArray
     brain: BoolArray
+    lesions: BoolArray | None
     grid: ScanGrid
+    brain_source: Literal["mask", "nonzero"]
+    intensity: Mapping[str, Statistics]
 
 
-def apply_files(recipe: PatchRecipe, scans: Mapping[str, Path], brain: Path | None = None) -> PatchCase:
+def apply_files(
+    recipe: PatchRecipe,
+    scans: Mapping[str, Path],
+    brain: Path | None = None,
+    *,
+    lesions: Path | None = None,
+    routes: Mapping[str, Steps] | None = None,
+) -> PatchCase:
     """Read and normalise the scans of one case.
 
-    scans: modality -> file, at least those the recipe names. brain: mask, where the case has one.
+    scans: modality -> file, at least those the recipe names. brain, lesions: masks, where the case has them.
+    routes: transforms from the space of the recipe's `resample_to` to that of a file; without effect where it is unset.
     Raises DatasetError where the grids differ or a brain mask is wanted and absent; VolumeError as `load_volume`, and
     where an image is constant or has no brain.
     """
@@ -94,11 +124,13 @@ def apply_files(recipe: PatchRecipe, scans: Mapping[str, Path], brain: Path | No
             "add derivatives/*/.../*_desc-brain_mask.nii.gz or set brain = 'auto'"
         )
     grid: ScanGrid | None = None
-    mask = load_mask(brain) if brain is not None and recipe.brain != "nonzero" else None
+    reader = reader_onto(recipe.resample_to, scans, routes or {})
+    mask = reader.mask("brain", brain) if brain is not None and recipe.brain != "nonzero" else None
     image = np.empty(0, np.float32)
     inside = np.empty(0, bool)
+    intensity: dict[str, Statistics] = {}
     for channel, modality in enumerate(recipe.modalities):
-        volume = load_volume(scans[modality])
+        volume = reader.volume(modality, scans[modality])
         if grid is None:
             grid = volume.grid
             image = np.empty((*volume.data.shape, len(recipe.modalities)), np.float32)
@@ -106,7 +138,7 @@ def apply_files(recipe: PatchRecipe, scans: Mapping[str, Path], brain: Path | No
                 require_same_grid(str(scans[first]), grid, str(brain), mask.grid)
         require_same_grid(str(scans[first]), grid, str(scans[modality]), volume.grid)
         voxels = volume.data != 0 if mask is None else mask.data
-        stats = statistics(volume.data, voxels, name=str(scans[modality]))
+        stats = intensity[modality] = statistics(volume.data, voxels, name=str(scans[modality]))
         stripped = np.where(voxels, volume.data, np.float32(0))
         scale = stats.std if recipe.spread == "brain" else float(stripped.std(dtype=np.float64))
         image[..., channel] = normalise(
@@ -116,4 +148,15 @@ def apply_files(recipe: PatchRecipe, scans: Mapping[str, Path], brain: Path | No
             inside = voxels
     if grid is None:
         raise VolumeError("the recipe names no modality")
-    return PatchCase(image, inside, grid)
+    truth = reader.mask("lesions", lesions, threshold=recipe.mask_threshold) if lesions is not None else None
+    if truth is not None:
+        require_same_grid(str(scans[first]), grid, str(lesions), truth.grid)
+    return PatchCase(
+        recipe,
+        image,
+        inside,
+        None if truth is None else truth.data,
+        grid,
+        "nonzero" if mask is None else "mask",
+        intensity,
+    )

@@ -12,15 +12,17 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import PositiveInt, field_validator
+from pydantic import ConfigDict, PositiveInt, ValidationInfo, field_validator
 
 from mspipeline.config import Strict, nearest, parse, read_config
 from mspipeline.errors import ConfigError, DatasetError
 from mspipeline.files import sha256_data
 from mspipeline.preprocess.intensity import Statistics, normalise, statistics
+from mspipeline.preprocess.patches3d import PatchRecipe
 from mspipeline.preprocess.prepared import PreparedCase
-from mspipeline.preprocess.spatial import coordinates, to_slices
-from mspipeline.volume import BoolArray, FloatArray, ScanGrid, Volume, load_mask, load_volume
+from mspipeline.preprocess.resample_onto import Steps, reader_onto, require_reference
+from mspipeline.preprocess.spatial import coordinates, require_same_grid, to_slices
+from mspipeline.volume import BoolArray, FloatArray, Volume
 
 BUILT_IN = Path(__file__).parent
 Order = Literal[0, 1]
@@ -41,6 +43,7 @@ class Recipe(Strict):
     drop_slices_without_brain: bool = False
     mask_threshold: float | None = None
     compression: Literal["none", "lzf", "gzip"] = "lzf"
+    resample_to: str | None = None
 
     @field_validator("modalities")
     @classmethod
@@ -49,10 +52,16 @@ class Recipe(Strict):
             raise ValueError("expected at least one modality, each named once")
         return modalities
 
+    @field_validator("resample_to")
+    @classmethod
+    def _reference_is_read(cls, reference: str | None, info: ValidationInfo) -> str | None:
+        return require_reference(reference, info.data.get("modalities", ()))
+
     @property
     def hash(self) -> str:
-        """SHA-256 of every key and value."""
-        return sha256_data(self.model_dump(mode="json"))
+        """SHA-256 of every key and value; of `resample_to` where it is set: it came later than the first shards."""
+        unset = {"resample_to"} if self.resample_to is None else set()
+        return sha256_data(self.model_dump(mode="json", exclude=unset))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -61,7 +70,14 @@ class Recipe(Strict):
         return (height, width, len(self.modalities))
 
 
-def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+class _Kind(Strict):
+    """What a recipe's file makes, read before the rest of it; a file that does not say makes slices."""
+
+    model_config = ConfigDict(extra="ignore")
+    kind: Literal["slices2d", "patches3d"] = "slices2d"
+
+
+def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe | PatchRecipe:
     """A built-in recipe by name or one in a TOML file; keys of `overrides` replace those of the file.
 
     Raises ConfigError where there is no such recipe, or a key or value does not fit.
@@ -70,10 +86,20 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     built_in = {path.stem: path for path in BUILT_IN.glob("*.toml")}
     if text not in built_in and not Path(text).is_file():
         raise ConfigError(f"{text}: no such recipe, neither a file nor built in; {nearest(text, list(built_in))}")
-    recipe = read_config(built_in.get(text, Path(text)), Recipe)
+    path = built_in.get(text, Path(text))
+    schema: type[Recipe | PatchRecipe] = PatchRecipe if read_config(path, _Kind).kind == "patches3d" else Recipe
+    recipe: Recipe | PatchRecipe = read_config(path, schema)
     if not overrides:
         return recipe
-    return parse({**recipe.model_dump(), **overrides}, Recipe, where=f"recipe {text} with its overrides")
+    return parse({**recipe.model_dump(), **overrides}, schema, where=f"recipe {text} with its overrides")
+
+
+def load_slices_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """`load_recipe` where slices are needed. Raises ConfigError as it does, and where the recipe makes patches."""
+    recipe = load_recipe(name_or_path, overrides)
+    if isinstance(recipe, PatchRecipe):
+        raise ConfigError(f"{name_or_path}: a recipe of patches, expected one of slices, such as slices2d")
+    return recipe
 
 
 def apply(
@@ -131,16 +157,29 @@ def apply(
 
 
 def apply_files(
-    recipe: Recipe, scans: Mapping[str, Path], brain: Path | None = None, *, lesions: Path | None = None
+    recipe: Recipe,
+    scans: Mapping[str, Path],
+    brain: Path | None = None,
+    *,
+    lesions: Path | None = None,
+    routes: Mapping[str, Steps] | None = None,
 ) -> PreparedCase:
-    """`apply` to the files of one case, read in parallel. Raises as `apply`, `load_volume` and `load_mask`."""
+    """`apply` to the files of one case, read in parallel. Raises as `apply`, `CaseReader.volume` and `mask`.
+
+    routes: transforms from the space of the recipe's `resample_to` to that of a file; without effect where it is unset.
+    """
+    reader = reader_onto(recipe.resample_to, scans, routes or {})
     brain_used = brain if recipe.brain != "nonzero" else None
     with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
         reads = {
-            modality: pool.submit(load_volume, scans[modality]) for modality in recipe.modalities if modality in scans
+            modality: pool.submit(reader.volume, modality, scans[modality])
+            for modality in recipe.modalities
+            if modality in scans
         }
-        brain_read = pool.submit(load_mask, brain_used) if brain_used else None
-        lesions_read = pool.submit(load_mask, lesions, threshold=recipe.mask_threshold) if lesions else None
+        brain_read = pool.submit(reader.mask, "brain", brain_used) if brain_used else None
+        lesions_read = (
+            pool.submit(reader.mask, "lesions", lesions, threshold=recipe.mask_threshold) if lesions else None
+        )
     files = {**scans, **({"brain": brain} if brain else {}), **({"lesions": lesions} if lesions else {})}
     return apply(
         recipe,
@@ -149,15 +188,6 @@ def apply_files(
         lesions=lesions_read.result() if lesions_read else None,
         files=files,
     )
-
-
-def require_same_grid(name: str, grid: ScanGrid, other_name: str, other: ScanGrid) -> None:
-    """Raises DatasetError naming both files and both grids where they differ."""
-    if not grid.same_as(other):
-        raise DatasetError(
-            f"{name} ({grid.describe()}) and {other_name} ({other.describe()}) are on different grids; "
-            "resample one to the other, or take the pair that belongs together"
-        )
 
 
 def _slice_index(recipe: Recipe, has_brain: BoolArray) -> npt.NDArray[np.int32]:

@@ -14,8 +14,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from mspipeline.errors import ShapeError
+from mspipeline.errors import DatasetError, ShapeError
 from mspipeline.volume import FloatArray, ScanGrid
+
+
+def require_same_grid(name: str, grid: ScanGrid, other_name: str, other: ScanGrid) -> None:
+    """Raises DatasetError naming both files and both grids where they differ."""
+    if not grid.same_as(other):
+        raise DatasetError(
+            f"{name} ({grid.describe()}) and {other_name} ({other.describe()}) are on different grids; "
+            "resample one to the other, or take the pair that belongs together"
+        )
 
 
 def coordinates(n: int, N: int) -> npt.NDArray[np.float64]:

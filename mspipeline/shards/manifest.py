@@ -7,9 +7,12 @@ SHARDS/
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
 
 from mspipeline.config import Strict, parse
 from mspipeline.datasets.split import Split, Subset
@@ -20,21 +23,56 @@ SCHEMA_VERSION = 1
 REMEDY = "run `mspipeline prepare` again, it makes only what is missing"
 
 
-class CaseEntry(Strict):
-    """One shard. file: relative to the shards folder. sha256, bytes: of that file.
-
-    slices: S of the shard's `image` (S, H, W, C); image_shape: its (H, W, C).
-    lesion_voxels, lesion_slices: of the stored mask, on the resampled grid; 0 in a healthy case.
-    """
+class ShardEntry(Strict):
+    """One shard, whatever it holds. file: relative to the shards folder. sha256, bytes: of that file."""
 
     case: str
     file: str
     sha256: str
     bytes: int
+
+
+class CaseEntry(ShardEntry):
+    """A shard of slices.
+
+    slices: S of the shard's `image` (S, H, W, C); image_shape: its (H, W, C).
+    lesion_voxels, lesion_slices: of the stored mask, on the resampled grid; 0 in a healthy case.
+    """
+
     slices: int
     image_shape: tuple[int, int, int]
     lesion_voxels: int
     lesion_slices: int
+
+
+class PatchEntry(ShardEntry):
+    """A shard of a volume and of the voxels to cut patches around.
+
+    image_shape: (x, y, z, C) of a patch. volume_shape: (X, Y, Z) of the volume, on the scan's own grid.
+    candidates, lesion_voxels: voxels that may be lesion, and that are; not each of these is a candidate.
+    patches: stored ones, 0 where the recipe did not ask for them.
+    """
+
+    kind: Literal["patches3d"] = "patches3d"
+    image_shape: tuple[int, int, int, int]
+    volume_shape: tuple[int, int, int]
+    candidates: int
+    lesion_voxels: int
+    patches: int = 0
+
+    @property
+    def volume_bytes(self) -> int:
+        """Of the volume in memory, float32."""
+        return 4 * self.image_shape[3] * math.prod(self.volume_shape)
+
+
+def _kind(entry: Any) -> str:
+    """Entries of slices do not say what they are: those came first."""
+    found = entry.get("kind", "slices2d") if isinstance(entry, dict) else getattr(entry, "kind", "slices2d")
+    return str(found)
+
+
+Entry = Annotated[Annotated[CaseEntry, Tag("slices2d")] | Annotated[PatchEntry, Tag("patches3d")], Discriminator(_kind)]
 
 
 class SkippedCase(Strict):
@@ -49,6 +87,7 @@ class Manifest(Strict):
 
     dataset_hash: over case ids, modalities and the SHA-256 of every source file.
     recipe: as it was applied, every number of it.
+    resampled: case -> file -> how it came onto the grid of the recipe's `resample_to`: "headers", or its transforms.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -59,18 +98,50 @@ class Manifest(Strict):
     channels: tuple[str, ...]
     split: Split
     split_hash: str
-    cases: tuple[CaseEntry, ...]
+    cases: tuple[Entry, ...]
     skipped: tuple[SkippedCase, ...] = ()
+    resampled: dict[str, dict[str, str]] = Field(default_factory=dict)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C), the same for every case: the recipe sets it."""
+    def kind(self) -> str:
+        """What the recipe made: "slices2d" or "patches3d"."""
+        return _kind(self.recipe)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of a slice or (x, y, z, C) of a patch, the same for every case: the recipe sets it."""
         return self.cases[0].image_shape
 
+    @property
+    def slices(self) -> tuple[CaseEntry, ...]:
+        """The cases, of slices. Raises ShardError where they are something else."""
+        entries = tuple(entry for entry in self.cases if isinstance(entry, CaseEntry))
+        self._require(entries, "slices2d", "a network on slices, such as unet2d")
+        return entries
+
+    @property
+    def volumes(self) -> tuple[PatchEntry, ...]:
+        """The cases, of volumes to cut patches from. Raises ShardError where they are something else."""
+        entries = tuple(entry for entry in self.cases if isinstance(entry, PatchEntry))
+        self._require(entries, "patches3d", "a network on patches, such as cascade3d")
+        return entries
+
     def subset(self, name: Subset) -> list[CaseEntry]:
-        """The cases of a subset, in the split's order; an empty list where it has none."""
-        entries = {entry.case: entry for entry in self.cases}
+        """The cases of a subset, in the split's order; an empty list where it has none. Raises as `slices`."""
+        entries = {entry.case: entry for entry in self.slices}
         return [entries[case] for case in self.split.cases(name)]
+
+    def patch_subset(self, name: Subset) -> list[PatchEntry]:
+        """The same of volumes to cut patches from. Raises as `volumes`."""
+        entries = {entry.case: entry for entry in self.volumes}
+        return [entries[case] for case in self.split.cases(name)]
+
+    def _require(self, entries: Sequence[ShardEntry], kind: str, wanted_by: str) -> None:
+        if len(entries) != len(self.cases):
+            raise ShardError(
+                f"the shards of {self.dataset_name} were made by recipe {self.kind}, and {wanted_by}, takes {kind}; "
+                f"prepare the scans with `--recipe {kind}` into a new folder"
+            )
 
 
 def manifest_path(shards: Path) -> Path:
@@ -117,7 +188,7 @@ def verify_shards(
     shards: Path,
     manifest: Manifest,
     *,
-    entries: Sequence[CaseEntry] | None = None,
+    entries: Sequence[ShardEntry] | None = None,
     report: Callable[[str, int, int], None] | None = None,
 ) -> None:
     """Compare shards' SHA-256 with the manifest; `report(case, done, total)` after each.
@@ -126,7 +197,7 @@ def verify_shards(
     Raises ShardError, one line that names every shard that is missing or has changed.
     """
     faults = []
-    looked_at = manifest.cases if entries is None else entries
+    looked_at: Sequence[ShardEntry] = manifest.cases if entries is None else entries
     for done, entry in enumerate(looked_at, start=1):
         if fault := shard_fault(shards, entry):
             faults.append(f"{entry.file} {fault}")
@@ -135,7 +206,7 @@ def verify_shards(
     raise_faults(shards, faults, len(looked_at))
 
 
-def shard_fault(shards: Path, entry: CaseEntry) -> str | None:
+def shard_fault(shards: Path, entry: ShardEntry) -> str | None:
     """What is wrong with one shard's file ("is missing", "has changed"), or None."""
     path = shards / entry.file
     if not path.is_file():

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -20,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.errors import ShardError
-from mspipeline.shards.manifest import REMEDY, CaseEntry
-from mspipeline.shards.prefetch import Prefetch
+from mspipeline.shards.epochs import EpochReader
+from mspipeline.shards.manifest import REMEDY, CaseEntry, ShardEntry
 from mspipeline.shards.writer import SCHEMA_VERSION
 from mspipeline.volume import ScanGrid
 
@@ -78,10 +77,10 @@ def read_case(shards: Path, entry: CaseEntry) -> CaseShard:
                 grid=ScanGrid.from_json(json.loads(file.attrs["scan_grid"])),
             )
     except UNREADABLE as error:
-        raise _damaged(path, entry, error) from error
+        raise damaged(path, entry, error) from error
 
 
-class ShardReader:
+class ShardReader(EpochReader[Batch]):
     """Batches of slices from some cases, epoch by epoch.
 
     shards: folder of the manifest. entries: of the subset to read; none gives epochs without steps.
@@ -99,74 +98,22 @@ class ShardReader:
         shuffle: bool,
         prefetch_batches: int = 4,
     ) -> None:
-        if batch_size < 1 or prefetch_batches < 1 or seed < 0:
-            raise ValueError(f"batch_size {batch_size}, prefetch_batches {prefetch_batches}, seed {seed}")
+        super().__init__(
+            shards, entries, batch_size=batch_size, seed=seed, shuffle=shuffle, prefetch_batches=prefetch_batches
+        )
         for entry in entries:
             if entry.image_shape != entries[0].image_shape:
                 raise ShardError(
                     f"{shards}: images of {entry.case} are {entry.image_shape}, those of {entries[0].case} "
                     f"{entries[0].image_shape}; prepare all cases by one recipe into a new folder"
                 )
-        self.case_ids = [entry.case for entry in entries]
-        self._shards = shards
         self._entries = tuple(entries)
-        self._batch_size = batch_size
-        self._seed = seed
-        self._shuffle = shuffle
-        self._prefetch_batches = prefetch_batches
         self._starts = np.cumsum([0, *(entry.slices for entry in entries)])
-        self._running: set[Prefetch[Batch]] = set()
-        self._closed = False
 
     @property
     def images(self) -> int:
         """Slices in all."""
         return int(self._starts[-1])
-
-    @property
-    def steps(self) -> int:
-        """Batches of an epoch; the last may be smaller."""
-        return -(-self.images // self._batch_size)
-
-    def epoch(self, number: int, *, first_step: int = 0) -> Generator[Batch, None, None]:
-        """Every slice once, from batch `first_step` on: a resumed epoch goes on with the batches it had left.
-
-        The reading thread runs from the first batch asked for until the last one, an error, or the end of the
-        generator: its `close`, its disposal, or the reader's `close`.
-        Raises ShardError where there is no such step, and, while iterating, where a shard cannot be read.
-        """
-        if self._closed:
-            raise ShardError(f"{self._shards}: the reader is closed; open a new one")
-        if not 0 <= first_step <= self.steps:
-            raise ShardError(
-                f"{self._shards}: epoch {number} has {self.steps} steps of {self._batch_size} images and cannot go on "
-                f"at step {first_step}; resume with the batch size and cases it began with"
-            )
-        return self._stream(number, first_step)
-
-    def close(self) -> None:
-        """Stop every running epoch. Closing twice does nothing."""
-        self._closed = True
-        for prefetch in list(self._running):
-            prefetch.stop()
-
-    def __enter__(self) -> ShardReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _stream(self, number: int, first_step: int) -> Generator[Batch, None, None]:
-        prefetch = Prefetch(self._batches(number, first_step), self._prefetch_batches, name="shard-reader")
-        self._running.add(prefetch)
-        try:
-            while (batch := prefetch.next()) is not None:
-                yield batch
-        finally:
-            prefetch.stop()
-            self._running.discard(prefetch)
 
     def _order(self, number: int) -> IntArray:
         """(images,) places in the sequence of all slices of all cases."""
@@ -209,7 +156,7 @@ class _OpenShards:
             masks.read_direct(mask, np.s_[row])
             return np.int32(slice_index[row])
         except UNREADABLE as error:
-            raise _damaged(self._shards / entry.file, entry, error) from error
+            raise damaged(self._shards / entry.file, entry, error) from error
 
     def close(self) -> None:
         """Close every file."""
@@ -247,6 +194,7 @@ def _open(path: Path, entry: CaseEntry) -> Any:
     return file
 
 
-def _damaged(path: Path, entry: CaseEntry, error: BaseException) -> ShardError:
+def damaged(path: Path, entry: ShardEntry, error: BaseException) -> ShardError:
+    """The line for a shard that h5py cannot read."""
     said = " ".join(str(error).split())
     return ShardError(f"{path}: shard of case {entry.case} is missing or damaged ({said}); delete it and {REMEDY}")

@@ -24,8 +24,10 @@ import numpy as np
 
 from mspipeline.errors import ShapeError, ShardError
 from mspipeline.files import sha256_file, write_bytes
+from mspipeline.preprocess.intensity import Statistics
 from mspipeline.preprocess.prepared import PreparedCase
-from mspipeline.shards.manifest import REMEDY, CaseEntry, shard_path
+from mspipeline.shards.manifest import REMEDY, CaseEntry, PatchEntry, ShardEntry, shard_path
+from mspipeline.volume import ScanGrid
 
 SCHEMA_VERSION = 1
 GROWTH_BYTES = 16 << 20
@@ -61,10 +63,8 @@ def write_shard(
         raise ShapeError(f"{case}: has no {'slices' if prepared.lesions is not None else 'lesion mask'} to store")
     slices = len(prepared.slice_index)
     height, width, channels = prepared.image_shape
-    options = {"track_times": False, "fletcher32": True, **COMPRESSION[prepared.recipe.compression]}
-    with h5py.File(
-        f"{case}.h5", "w", driver="core", backing_store=False, block_size=GROWTH_BYTES, track_order=False
-    ) as file:
+    options = chunk_options(prepared.recipe.compression)
+    with in_memory(case) as file:
         image = file.create_dataset(
             "image", (slices, height, width, channels), "f4", chunks=(1, height, width, channels), **options
         )
@@ -82,25 +82,14 @@ def write_shard(
         file.create_dataset("slice_index", data=prepared.slice_index, track_times=False)
         truth = np.ascontiguousarray(prepared.lesions).view(np.uint8)
         file.create_dataset("scan_mask", data=truth, chunks=(1, *truth.shape[1:]), **options)
-        file.attrs["schema_version"] = SCHEMA_VERSION
-        file.attrs["case"] = case
-        file.attrs["recipe_hash"] = prepared.recipe.hash
-        file.attrs["sources"] = _json({name: asdict(source) for name, source in sources.items()})
-        file.attrs["scan_grid"] = _json(prepared.grid.to_json())
+        write_origin(file, case, prepared.recipe.hash, sources, prepared.grid)
         file.attrs["volume_shape"] = np.array(prepared.volume_shape, np.int64)
-        file.attrs["brain_source"] = prepared.brain_source
-        file.attrs["intensity"] = _json({name: asdict(stats) for name, stats in prepared.intensity.items()})
+        write_intensity(file, prepared.brain_source, prepared.intensity)
         file.attrs["lesion_voxels"] = lesion_voxels
         file.attrs["lesion_slices"] = lesion_slices
-        file.flush()
-        content: bytes = file.id.get_file_image()
-    path = shard_path(shards, case)
-    write_bytes(path, content)
+        stored = store(shards, case, file)
     return CaseEntry(
-        case=case,
-        file=path.relative_to(shards).as_posix(),
-        sha256=hashlib.sha256(content).hexdigest(),
-        bytes=len(content),
+        **stored.model_dump(),
         slices=slices,
         image_shape=prepared.image_shape,
         lesion_voxels=lesion_voxels,
@@ -108,32 +97,96 @@ def write_shard(
     )
 
 
-def read_entry(shards: Path, case: str) -> tuple[CaseEntry, str, dict[str, Source]]:
-    """What a shard on disk is: its manifest entry, its recipe's hash and its sources.
+def in_memory(case: str) -> Any:
+    """A new HDF5 file in memory, to be filled and given to `store`."""
+    return h5py.File(f"{case}.h5", "w", driver="core", backing_store=False, block_size=GROWTH_BYTES, track_order=False)
+
+
+def chunk_options(compression: str) -> dict[str, Any]:
+    """Of a dataset in chunks: checksums, no times, and a key of COMPRESSION."""
+    return {"track_times": False, "fletcher32": True, **COMPRESSION[compression]}
+
+
+def write_origin(file: Any, case: str, recipe_hash: str, sources: Mapping[str, Source], grid: ScanGrid) -> None:
+    """What a shard was made of and how, and the scan's grid."""
+    file.attrs["schema_version"] = SCHEMA_VERSION
+    file.attrs["case"] = case
+    file.attrs["recipe_hash"] = recipe_hash
+    file.attrs["sources"] = _json({name: asdict(source) for name, source in sources.items()})
+    file.attrs["scan_grid"] = _json(grid.to_json())
+
+
+def write_intensity(file: Any, brain_source: str, intensity: Mapping[str, Statistics]) -> None:
+    """What the brain was taken from, and its mean and spread in each modality before normalising."""
+    file.attrs["brain_source"] = brain_source
+    file.attrs["intensity"] = _json({name: asdict(stats) for name, stats in intensity.items()})
+
+
+def store(shards: Path, case: str, file: Any) -> ShardEntry:
+    """Write a file in memory to SHARDS/cases/<case>.h5, whole or not at all. Raises StorageError."""
+    file.flush()
+    content: bytes = file.id.get_file_image()
+    path = shard_path(shards, case)
+    write_bytes(path, content)
+    return ShardEntry(
+        case=case,
+        file=path.relative_to(shards).as_posix(),
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+    )
+
+
+def read_entry(shards: Path, case: str) -> tuple[CaseEntry | PatchEntry, str, dict[str, Source]]:
+    """What a shard on disk is, of slices or of patches: its manifest entry, its recipe's hash and its sources.
 
     Every chunk is read, so that what it says is worth keeping. Raises ShardError where the file is damaged.
     """
     path = shard_path(shards, case)
     try:
         with h5py.File(path, "r") as file:
-            for name in ("image", "mask", "scan_mask"):
-                for place in range(len(file[name])) if name != "scan_mask" else [...]:
-                    file[name][place]
-            slices, height, width, channels = file["image"].shape
-            entry = CaseEntry(
+            for data in file.values():
+                for place in data.iter_chunks() if data.chunks else [...]:
+                    data[place]
+            stored = ShardEntry(
                 case=str(file.attrs["case"]),
                 file=path.relative_to(shards).as_posix(),
                 sha256=sha256_file(path),
                 bytes=path.stat().st_size,
-                slices=slices,
-                image_shape=(height, width, channels),
-                lesion_voxels=int(file.attrs["lesion_voxels"]),
-                lesion_slices=int(file.attrs["lesion_slices"]),
             )
+            entry = _of_patches(file, stored) if "kind" in file.attrs else _of_slices(file, stored)
             sources = {name: Source(**source) for name, source in json.loads(file.attrs["sources"]).items()}
             return entry, str(file.attrs["recipe_hash"]), sources
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise ShardError(f"{path}: a damaged shard ({error}); delete it and {REMEDY}") from error
+
+
+def _of_slices(file: Any, stored: ShardEntry) -> CaseEntry:
+    slices, height, width, channels = file["image"].shape
+    if file["mask"].shape != (slices, height, width) or "scan_mask" not in file:
+        raise ValueError("its mask does not fit its image")
+    return CaseEntry(
+        **stored.model_dump(),
+        slices=slices,
+        image_shape=(height, width, channels),
+        lesion_voxels=int(file.attrs["lesion_voxels"]),
+        lesion_slices=int(file.attrs["lesion_slices"]),
+    )
+
+
+def _of_patches(file: Any, stored: ShardEntry) -> PatchEntry:
+    """See `patch_writer`, which describes the file."""
+    x, y, z, channels = file["image"].shape
+    if file["scan_mask"].shape != (x, y, z) or len(file["candidates"]) != len(file["candidate_labels"]):
+        raise ValueError("its parts do not fit together")
+    size = tuple(int(voxels) for voxels in file.attrs["patch_size"])
+    return PatchEntry(
+        **stored.model_dump(),
+        image_shape=(*size, channels),
+        volume_shape=(x, y, z),
+        candidates=len(file["candidates"]),
+        lesion_voxels=len(file["lesions"]),
+        patches=len(file["patches"]) if "patches" in file else 0,
+    )
 
 
 def _json(document: Any) -> str:

@@ -66,6 +66,16 @@ def test_threads_do_not_change_a_bit(threads: int) -> None:
     assert np.array_equal(gather(image, centres, (5, 5, 5), threads=threads), gather(image, centres, (5, 5, 5)))
 
 
+@pytest.mark.parametrize("strip_bytes", [1, 2000])
+def test_the_strips_in_which_patches_are_cut_do_not_change_a_bit(
+    strip_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = volume("last")
+    expected = gather(image, EVERY_VOXEL, (5, 5, 5))
+    monkeypatch.setattr("mspipeline.patches.gather.STRIP_BYTES", strip_bytes)  # a row of y each, or a few
+    assert np.array_equal(gather(image, EVERY_VOXEL, (5, 5, 5)), expected)
+
+
 def test_patches_come_in_the_order_of_their_centres_and_a_centre_may_come_twice() -> None:
     image = volume("last", 1)
     centres = np.array([[8, 5, 7], [0, 0, 0], [8, 5, 7], [4, 3, 2]], np.int32)

@@ -11,6 +11,7 @@ import pytest
 from mspipeline.config import parse
 from mspipeline.errors import ConfigError, DatasetError, VolumeError
 from mspipeline.preprocess.patches3d import PatchRecipe, apply_files
+from mspipeline.preprocess.recipe import load_recipe, load_slices_recipe
 
 RAS = np.diag([1.0, 1.0, 1.0, 1.0])
 LAS = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -89,6 +90,49 @@ def test_scans_that_do_not_fit_are_named(tmp_path: Path, scans: dict[str, Path])
     constant = {**scans, "FLAIR": scan(tmp_path, "flat", np.ones((6, 7, 5), np.float32))}
     with pytest.raises(VolumeError, match=r"flat\.nii\.gz: constant"):
         apply_files(recipe, constant)
+
+
+def test_the_built_in_file_lists_every_default() -> None:
+    assert load_recipe("patches3d") == PatchRecipe()
+    text = (Path(__file__).parents[2] / "mspipeline/preprocess/patches3d.toml").read_text()
+    for key in PatchRecipe.model_fields:
+        assert f"{key} =" in text
+
+
+def test_overrides_and_files_of_ones_own_are_read_as_what_they_say_they_are(tmp_path: Path) -> None:
+    changed = load_recipe("patches3d", {"modalities": ["FLAIR", "T1w"], "materialise": "float16"})
+    assert isinstance(changed, PatchRecipe)
+    assert changed.image_shape == (11, 11, 11, 2)
+    own = tmp_path / "own.toml"
+    own.write_text('kind = "patches3d"\npatch_size = [5, 5, 3]\n')
+    assert load_recipe(own).image_shape == (5, 5, 3, 3)
+    own.write_text('kind = "patches2d"\n')
+    with pytest.raises(ConfigError, match=r"own\.toml: kind: .*'slices2d' or 'patches3d'"):
+        load_recipe(own)
+    with pytest.raises(ConfigError, match="unknown key 'size'"):
+        load_recipe("patches3d", {"size": [64, 64, 64]})
+    with pytest.raises(ConfigError, match="patches3d: a recipe of patches, expected one of slices"):
+        load_slices_recipe("patches3d")
+
+
+def test_lesions_are_read_on_the_same_grid_and_cut_at_a_threshold_where_one_is_set(
+    scans: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe = PatchRecipe(modalities=("FLAIR", "T1w"))
+    truth = np.zeros((6, 7, 5), np.float32)
+    truth[2, 3, 1], truth[3, 3, 1] = 0.9, 0.4
+    path = scan(tmp_path, "probable", truth, LAS)
+    soft = recipe.model_copy(update={"mask_threshold": 0.5})
+    on_scans_grid = {name: scan(tmp_path, f"las-{name}", brain_block(2), LAS) for name in ("FLAIR", "T1w")}
+    case = apply_files(soft, on_scans_grid, lesions=path)
+    assert case.lesions is not None
+    assert np.argwhere(case.lesions).tolist() == [[6 - 1 - 2, 3, 1]]  # x runs to the left in the file
+    assert (case.brain_source, set(case.intensity)) == ("nonzero", {"FLAIR", "T1w"})
+    assert case.intensity["FLAIR"].mean == pytest.approx(float(brain_block(2)[BOX].astype(float).mean()))
+    with pytest.raises(VolumeError, match="not a binary mask"):
+        apply_files(recipe, on_scans_grid, lesions=path)
+    with pytest.raises(DatasetError, match=r"FLAIR\.nii\.gz .* and .*probable\.nii\.gz .* are on different grids"):
+        apply_files(soft, scans, lesions=path)
 
 
 def test_a_wrong_recipe_is_one_line() -> None:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mspipeline.datasets.split import Split
 from mspipeline.errors import ShardError
 from mspipeline.files import read_json, write_json
-from mspipeline.shards.manifest import CaseEntry, Manifest, SkippedCase, load_manifest, verify_shards, write_manifest
+from mspipeline.shards.manifest import (
+    CaseEntry,
+    Manifest,
+    PatchEntry,
+    ShardEntry,
+    SkippedCase,
+    load_manifest,
+    verify_shards,
+    write_manifest,
+)
 
 CONTENT = {"sub-01": b"one", "sub-02": b"two", "sub-03": b"three"}
 
@@ -63,9 +73,60 @@ def test_its_json_has_the_keys_that_others_read(shards: Path) -> None:
     document = read_json(shards / "manifest.json", what="", remedy="")
     assert set(document) == {
         *("schema_version", "dataset_name", "dataset_hash", "recipe", "recipe_hash", "channels"),
-        *("split", "split_hash", "cases", "skipped"),
+        *("split", "split_hash", "cases", "skipped", "resampled"),
     }
     assert document["split"] == {"seed": 0, "train": ["sub-03", "sub-01"], "validation": ["sub-02"], "test": []}
+
+
+@pytest.fixture
+def patch_shards(shards: Path) -> Path:
+    """The same folder of volumes to cut patches from."""
+    slices = load_manifest(shards)
+    entries = tuple(
+        PatchEntry(
+            **entry.model_dump(include=set(ShardEntry.model_fields)),
+            image_shape=(11, 11, 11, 2),
+            volume_shape=(20, 30, 40),
+            candidates=7,
+            lesion_voxels=3,
+        )
+        for entry in slices.slices
+    )
+    write_manifest(shards, slices.model_copy(update={"recipe": {"kind": "patches3d"}, "cases": entries}))
+    return shards
+
+
+def test_a_manifest_of_patches_is_read_as_one(patch_shards: Path) -> None:
+    manifest = load_manifest(patch_shards)
+    assert (manifest.kind, manifest.image_shape) == ("patches3d", (11, 11, 11, 2))
+    assert [entry.case for entry in manifest.patch_subset("train")] == ["sub-03", "sub-01"]
+    assert manifest.volumes == manifest.cases
+    assert manifest.volumes[0].volume_bytes == np.empty((20, 30, 40, 2), np.float32).nbytes
+    verify_shards(patch_shards, manifest)
+    stored = read_json(patch_shards / "manifest.json", what="", remedy="")
+    assert {case["kind"] for case in stored["cases"]} == {"patches3d"}
+
+
+def test_entries_of_slices_are_stored_as_they_were_before_there_were_patches(shards: Path) -> None:
+    (first, *_) = read_json(shards / "manifest.json", what="", remedy="")["cases"]
+    assert list(first) == [
+        *("case", "file", "sha256", "bytes", "slices"),
+        *("image_shape", "lesion_voxels", "lesion_slices"),
+    ]
+    assert load_manifest(shards).kind == "slices2d"
+
+
+def test_shards_of_another_recipe_are_refused_with_the_right_one(shards: Path, patch_shards: Path) -> None:
+    with pytest.raises(ShardError, match=r"made by recipe patches3d, and a network on slices.*--recipe slices2d"):
+        load_manifest(patch_shards).subset("train")
+    document = read_json(patch_shards / "manifest.json", what="", remedy="")
+    for case in document["cases"]:
+        for key in ("kind", "volume_shape", "candidates", "patches"):
+            del case[key]
+        case |= {"slices": 4, "image_shape": [8, 9, 1], "lesion_slices": 1}
+    write_json(shards / "manifest.json", {**document, "recipe": {"kind": "slices2d"}})
+    with pytest.raises(ShardError, match=r"made by recipe slices2d, and a network on patches.*--recipe patches3d"):
+        load_manifest(shards).patch_subset("train")
 
 
 def test_a_folder_without_a_manifest_is_unfinished(tmp_path: Path) -> None:
