@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from mspipeline.commands.app import Json, Settings, SkipIncomplete, app
+
+RESAMPLED_SHOWN = 3
+"""Cases of which is said what put them on one grid; the manifest says it of all."""
 
 
 @app.command(epilog="example: mspipeline phantom demo-data --cases 6 --seed 1")
@@ -37,29 +41,55 @@ def prepare(
     split_seed: Annotated[int, typer.Option(min=0, help="Deals subjects to subsets.")] = 0,
     validation: Annotated[float, typer.Option(help="Share of subjects for validation.")] = 0.2,
     test: Annotated[float, typer.Option(help="Share of subjects for test.")] = 0.2,
+    materialise: Annotated[
+        Literal["none", "float32", "float16"] | None,
+        typer.Option(help="With patches3d: store patches too, those of all lesion voxels and as many others."),
+    ] = None,
     skip_incomplete: SkipIncomplete = False,
+    resample_to: Annotated[
+        str | None, typer.Option(metavar="MODALITY", help="Put all files of a case on the grid of this one.")
+    ] = None,
+    change_mask: Annotated[
+        bool, typer.Option("--change-mask", help="Raw open-MS data: take the mask of changed lesions for truth.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Turn scans into shards. Normalised, resampled, one HDF5 file a case, split by subject."""
+    """Turn scans into shards. Normalised, resampled, one HDF5 file a case, split by subject.
+
+    Recipe slices2d cuts slices for 2-D networks; patches3d keeps volumes and the voxels to cut patches around.
+    Started by mpirun or srun, the ranks share the cases: mpirun -n 8 mspipeline prepare data/
+    """
     from jobs.prepare import prepare as prepare_job
+    from jobs.prepare import prepare_team
     from mspipeline.config import PrepareJob, parse, parse_assignments
-    from mspipeline.console import CaseProgress
+    from mspipeline.console import CaseProgress, stdout
     from mspipeline.display import print_json, print_manifest
 
-    job = parse(
-        {
-            "dataset": dataset,
-            "output": output,
-            "recipe": recipe,
-            "split": {"seed": split_seed, "validation": validation, "test": test, "file": split},
-            "skip_incomplete": skip_incomplete,
-        },
-        PrepareJob,
-        where="command line",
-    )
-    with CaseProgress("prepare", enabled=sys.stderr.isatty()) as report:
-        manifest = prepare_job(job, recipe_overrides=parse_assignments(settings or []), report=report)
+    with prepare_team(os.environ) as team:
+        if team is None:  # another MPI rank than 0: its share is done
+            return
+        job = parse(
+            {
+                "dataset": dataset,
+                "output": output,
+                "recipe": recipe,
+                "split": {"seed": split_seed, "validation": validation, "test": test, "file": split},
+                "skip_incomplete": skip_incomplete,
+                "resample_to": resample_to,
+                "change_mask": change_mask,
+            },
+            PrepareJob,
+            where="command line",
+        )
+        overrides = parse_assignments(settings or []) | ({} if materialise is None else {"materialise": materialise})
+        with CaseProgress("prepare", enabled=sys.stderr.isatty()) as report:
+            manifest = prepare_job(job, recipe_overrides=overrides, report=report, team=team)
     if as_json:
         print_json(manifest.model_dump(mode="json"))
-    else:
-        print_manifest(manifest, output)
+        return
+    for case, ways in list(manifest.resampled.items())[:RESAMPLED_SHOWN]:
+        how = ", ".join(f"{name} by {way}" for name, way in ways.items())
+        stdout.print(f"  {case}: onto the grid of {manifest.recipe['resample_to']}: {how}")
+    if (more := len(manifest.resampled) - RESAMPLED_SHOWN) > 0:
+        stdout.print(f"  and {more} more cases, see {output / 'manifest.json'}")
+    print_manifest(manifest, output)

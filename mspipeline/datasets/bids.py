@@ -1,29 +1,37 @@
-"""Which cases a folder of scans holds: BIDS, or the layout of the open-MS repository.
+"""Which cases a folder of scans holds: BIDS, or one of the two layouts of the open-MS repository.
 
 BIDS        DATASET/sub-*/[ses-*/]anat/*_<modality>.nii[.gz]
             DATASET/derivatives/*/sub-*/[ses-*/]anat/*_label-lesion_mask.nii[.gz]    lesions
                                                     *_desc-brain_mask.nii[.gz]       brain, also *_label-brain_mask
+            *_from-A_to-B_*_xfm.{txt,tfm,mat} beside either, see `datasets.transforms`; masks may name their _space-
 open-MS     [[cross_sectional/]MNI/]patientNN/FLAIR*, T1*, T2*, GOLD_STANDARD*
+open-MS raw [[longitudinal/]raw/]patientNN/study1_FLAIR*, ..., see `datasets.open_ms_raw`
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mspipeline.datasets.case import Case
+from mspipeline.datasets.open_ms_raw import CHANGED, raw_cases, raw_patients
+from mspipeline.datasets.transforms import named_transforms
 from mspipeline.errors import DataError, DatasetError
 from mspipeline.files import read_json
 
-Layout = Literal["bids", "open-ms"]
+__all__ = ["Case", "Found", "find_cases"]
+
+Layout = Literal["bids", "open-ms", "open-ms-raw"]
 Masks = Literal["required", "optional"]
 
 PREDICTED = "mspipeline-"
 """How the folders begin in which `mspipeline predict` puts its maps."""
 LESIONS = "label-lesion_mask"
 BRAIN = ("desc-brain_mask", "label-brain_mask")
+SPACE = re.compile(r"_space-([A-Za-z0-9]+)_")
 
 OPEN_MS_FOLDERS = (".", "MNI", "cross_sectional/MNI")
 OPEN_MS_NAMES = {
@@ -38,18 +46,6 @@ OPEN_MS_BRAIN = re.compile(r"brainmask.*\.nii(\.gz)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Case:
-    """One subject at one session. id: "sub-01" or "sub-01_ses-02". scans: modality -> file, those asked for."""
-
-    id: str
-    subject: str
-    session: str | None
-    scans: Mapping[str, Path]
-    lesion_mask: Path | None
-    brain_mask: Path | None
-
-
-@dataclass(frozen=True)
 class Found:
     """What a folder holds. cases: complete ones, by id. incomplete: (case id, reason) of the others."""
 
@@ -59,11 +55,12 @@ class Found:
     incomplete: tuple[tuple[str, str], ...]
 
 
-def find_cases(folder: Path, modalities: Sequence[str], *, masks: Masks) -> Found:
+def find_cases(folder: Path, modalities: Sequence[str], *, masks: Masks, change_masks: bool = False) -> Found:
     """The cases of a dataset that have every modality and, where `masks` is "required", a lesion mask.
 
-    No image is opened. Raises DatasetError where the folder is neither layout, or one case has several files of one
-    kind and nothing says which is meant.
+    change_masks: take open-MS's masks of lesions that changed between two studies for lesion masks.
+    No image is opened. Raises DatasetError where the folder is of no layout, or one case has several files of one kind
+    and nothing says which is meant.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: {'a file' if folder.exists() else 'no such folder'}, expected a BIDS dataset")
@@ -75,6 +72,10 @@ def find_cases(folder: Path, modalities: Sequence[str], *, masks: Masks) -> Foun
         layout = "open-ms"
         name = "open-ms"
         candidates = [_open_ms_case(patient, modalities) for patient in patients]
+    elif patients := raw_patients(folder):
+        layout = "open-ms-raw"
+        name = "open-ms-raw"
+        candidates = [case for patient in patients for case in raw_cases(patient, modalities, change_masks)]
     else:
         raise DatasetError(_neither(folder))
     cases: list[Case] = []
@@ -84,9 +85,11 @@ def find_cases(folder: Path, modalities: Sequence[str], *, masks: Masks) -> Foun
         if missing:
             incomplete.append((case.id, f"no {' and no '.join(missing)} (has {', '.join(available) or 'no scan'})"))
         elif case.lesion_mask is None and masks == "required":
-            looked_for = (
-                f"derivatives/*/{case.subject}/.../*_{LESIONS}.nii.gz" if layout == "bids" else "GOLD_STANDARD*"
-            )
+            looked_for = {
+                "bids": f"derivatives/*/{case.subject}/.../*_{LESIONS}.nii.gz",
+                "open-ms": "GOLD_STANDARD*",
+                "open-ms-raw": CHANGED,
+            }[layout]
             incomplete.append((case.id, f"no lesion mask ({looked_for})"))
         else:
             cases.append(case)
@@ -123,18 +126,16 @@ def _bids_cases(folder: Path, modalities: Sequence[str]) -> list[tuple[Case, lis
             lesions = _plain([path for path in masks if _stem(path).endswith(f"_{LESIONS}")])
             brains = [path for path in masks if _stem(path).endswith(tuple(f"_{ending}" for ending in BRAIN))]
             one = {modality: _only(scans[modality], case, modality) for modality in modalities if modality in scans}
+            lesion_mask = _only(lesions, case, "lesion mask") if lesions else None
+            brain_mask = _only(brains, case, "brain mask") if brains else None
+            transforms = named_transforms(path for anat in (place / "anat", *drawn) for path in anat.glob("*_xfm.*"))
+            spaces = {
+                name: space[1]
+                for name, mask in (("lesions", lesion_mask), ("brain", brain_mask))
+                if mask is not None and (space := SPACE.search(mask.name))
+            }
             found.append(
-                (
-                    Case(
-                        case,
-                        subject.name,
-                        session,
-                        one,
-                        _only(lesions, case, "lesion mask") if lesions else None,
-                        _only(brains, case, "brain mask") if brains else None,
-                    ),
-                    sorted(scans),
-                )
+                (Case(case, subject.name, session, one, lesion_mask, brain_mask, transforms, spaces), sorted(scans))
             )
     return found
 

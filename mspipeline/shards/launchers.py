@@ -1,0 +1,89 @@
+"""How this process was started, and the MPI that its launcher speaks. mpi4py is imported here, when it is needed."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mspipeline.errors import BackendError
+
+LISTEN_S = 1.0
+"""How long other ranks keep still before they end on an error that each of them meets: a launcher ends all at the first
+that fails, and rank 0 is to speak."""
+
+LAUNCHERS = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),  # MPICH's mpirun, Intel MPI, srun --mpi=pmi2
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),  # srun: only in a step, not in the batch script itself
+)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a launcher says of this process. by: the variable that told."""
+
+    rank: int
+    size: int
+    by: str
+
+
+def launch_of(environ: Mapping[str, str]) -> Launch | None:
+    """What an MPI launcher's variables say; None where no launcher started this process."""
+    for rank, size in LAUNCHERS:
+        if environ.get(rank, "").isdecimal() and environ.get(size, "").isdecimal():
+            return Launch(int(environ[rank]), int(environ[size]), rank)
+    return None
+
+
+def communicator(launch: Launch) -> Any:
+    """A communicator over all ranks. Raises BackendError on rank 0 where there is none."""
+    try:
+        return _mpi(launch)
+    except BackendError:
+        if launch.rank == 0:
+            raise
+        time.sleep(LISTEN_S)
+        raise SystemExit(BackendError.exit_code) from None
+
+
+def _mpi(launch: Launch) -> Any:
+    if launch.by == "SLURM_PROCID":
+        raise BackendError(
+            f"srun started {launch.size} processes that cannot talk to each other; add --mpi=pmi2 to srun "
+            "(`srun --mpi=list` shows what it has), or start one process"
+        )
+    try:
+        with warnings.catch_warnings():  # of another launcher's variables: said below, in one line
+            warnings.simplefilter("ignore", RuntimeWarning)
+            from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # RuntimeError: no MPI library is found
+        raise BackendError(
+            f"started as {launch.size} MPI ranks, but mpi4py cannot be used ({' '.join(str(error).split())}); "
+            "`pip install mspipeline[mpi]`, or mpi4py against this machine's MPI, or start one process"
+        ) from error
+    world = MPI.COMM_WORLD
+    library = MPI.Get_library_version().partition("\n")[0].strip(" \0")
+    if world.size != launch.size:
+        raise BackendError(
+            f"started as {launch.size} MPI ranks ({launch.by}), but mpi4py sees {world.size}: it uses another MPI "
+            f"({library}) than the launcher; start it with that MPI's mpirun, or install mpi4py against the launcher's"
+        )
+    if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
+        raise BackendError(f"{library} was built without threads, which rank 0 needs; use another MPI, or one process")
+    return world.Dup()
+
+
+def own_cores(comm: Any) -> int:
+    """Cores for this rank alone: of each core that it may use, the share that the ranks of its node leave it."""
+    from mpi4py import MPI
+
+    mine = os.sched_getaffinity(0)
+    everyone = comm.Split_type(MPI.COMM_TYPE_SHARED).allgather(mine)
+    share = sum(1 / sum(core in theirs for theirs in everyone) for core in mine)
+    return max(1, int(share + 1e-9))
