@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mspipeline.network import ops
 from mspipeline.network.blocks import same_padding
 from mspipeline.network.graph import Graph
+from mspipeline.network.ops import tiling
 
 WEIGHT_NAMES = {"moving_mean": "mean", "moving_variance": "variance"}
 """Keras' names of weights where they are not ours."""
@@ -214,6 +215,31 @@ def _resize(keras: Any, name: str, op: ops.Resize, inputs: list[Any], seed: int)
     return _own_layers(keras).Resize(op, inputs[0].shape[1:], name)(inputs[0])
 
 
+def _phases(keras: Any, name: str, op: tiling.SplitPhases | tiling.JoinPhases, inputs: list[Any], seed: int) -> Any:
+    """Each spatial axis as (voxel, phase) or, to join, the phases in front; then transposed into the other's order."""
+    rank, (*spatial, channels), split = len(op.stride), inputs[0].shape[1:], isinstance(op, tiling.SplitPhases)
+    voxels, phases = [1 + 2 * axis for axis in range(rank)], [2 + 2 * axis for axis in range(rank)]
+    if split:
+        pairs = [each for n, stride in zip(spatial, op.stride, strict=True) for each in (n // stride, stride)]
+        order, after = [0, *phases, *voxels, 2 * rank + 1], [n // s for n, s in zip(spatial, op.stride, strict=True)]
+    else:
+        pairs = [*op.stride, *spatial]
+        order = [0, *(each for axis in range(rank) for each in (1 + rank + axis, 1 + axis)), 2 * rank + 1]
+        after = [n * s for n, s in zip(spatial, op.stride, strict=True)]
+
+    def moved(values: Any) -> Any:
+        values = keras.ops.transpose(keras.ops.reshape(values, (-1, *pairs, channels)), order)
+        return keras.ops.reshape(values, (-1, *after, channels))
+
+    # Its shape is given: left to find it, Keras tries a batch that may not be divisible.
+    return keras.layers.Lambda(moved, output_shape=(*after, channels), name=name)(inputs[0])
+
+
+def _crop(keras: Any, name: str, op: tiling.Crop, inputs: list[Any], seed: int) -> Any:
+    box = (slice(None), *(slice(start, start + size) for start, size in zip(op.start, op.size, strict=True)))
+    return keras.layers.Lambda(lambda values: values[box], name=name)(inputs[0])
+
+
 REALISE: dict[type[ops.Op], Callable[[Any, str, Any, list[Any], int], Any]] = {
     ops.Input: lambda keras, name, op, inputs, seed: keras.Input(op.shape, name=name),
     ops.Conv: _conv,
@@ -237,6 +263,10 @@ REALISE: dict[type[ops.Op], Callable[[Any, str, Any, list[Any], int], Any]] = {
     ops.Maximum: lambda keras, name, op, inputs, seed: keras.layers.Maximum(name=name)(inputs),
     ops.Multiply: lambda keras, name, op, inputs, seed: keras.layers.Multiply(name=name)(inputs),
     ops.Flatten: lambda keras, name, op, inputs, seed: keras.layers.Flatten(name=name)(inputs[0]),
+    tiling.Crop: _crop,
+    tiling.Subtract: lambda keras, name, op, inputs, seed: keras.layers.Subtract(name=name)(inputs),
+    tiling.SplitPhases: _phases,
+    tiling.JoinPhases: _phases,
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,20 @@ log = logging.getLogger(__name__)
 
 Report = Callable[[int, int, int], None]
 """Called with (stage, patches done, patches in all)."""
+
+
+class Stage(Protocol):
+    """A network that answers at voxels (`voxelwise.VoxelNetwork`)."""
+
+    def predict(
+        self,
+        image: FloatArray,
+        centres: Coordinates,
+        *,
+        batch_size: int,
+        threads: int = 1,
+        report: Callable[[int], None] | None = None,
+    ) -> npt.NDArray[np.float32]: ...
 
 
 def predict_patches(
@@ -45,14 +60,14 @@ def predict_patches(
     for first in range(0, len(centres), batch_size):
         places = centres[first : first + batch_size]
         batch = gather(image, places, size, out=patches[: len(places)], threads=threads)
-        probability[first : first + len(places)] = _of_lesion(backend.predict(batch))
+        probability[first : first + len(places)] = of_lesion(backend.predict(batch))
         if report is not None:
             report(first + len(places))
     return probability
 
 
 def predict_cascade(
-    stages: Sequence[Backend],
+    stages: Sequence[Backend | Stage],
     image: FloatArray,
     candidates: Coordinates,
     size: tuple[int, int, int],
@@ -64,12 +79,13 @@ def predict_cascade(
 ) -> FloatArray:
     """The map of the last stage's probabilities; 0 where there is no candidate, or an earlier stage let none pass.
 
-    image: (X, Y, Z, C), C-contiguous. candidates: (N, 3). pass_above: a voxel goes on to the next stage where its
-    probability is above this. Returns (X, Y, Z) in [0, 1]. Raises as `predict_patches`.
+    stages: a backend predicts patch by patch. image: (X, Y, Z, C), C-contiguous. candidates: (N, 3). size: of a patch.
+    pass_above: a voxel goes on to the next stage where its probability is above this. Returns (X, Y, Z) in [0, 1].
+    Raises as `predict_patches`.
     """
     places = candidates
     scores = np.zeros(len(places), np.float32)
-    for number, backend in enumerate(stages, start=1):
+    for number, network in enumerate(stages, start=1):
         if number > 1:
             places = places[scores > np.float32(pass_above)]
 
@@ -77,14 +93,17 @@ def predict_cascade(
             if report is not None:
                 report(stage, patches, total)
 
-        scores = predict_patches(backend, image, places, size, batch_size=batch_size, threads=threads, report=done)
+        if isinstance(network, Backend):
+            scores = predict_patches(network, image, places, size, batch_size=batch_size, threads=threads, report=done)
+        else:
+            scores = network.predict(image, places, batch_size=batch_size, threads=threads, report=done)
         log.info("stage done stage=%d patches=%d", number, len(places))
     probability = np.zeros(image.shape[:3], np.float32)
     probability[places[:, 0], places[:, 1], places[:, 2]] = scores
     return probability
 
 
-def _of_lesion(output: FloatArray) -> npt.NDArray[np.float32]:
+def of_lesion(output: FloatArray) -> npt.NDArray[np.float32]:
     """(N, 2) of background and lesion, or (N, 1) of lesion -> (N,)."""
     if output.ndim != 2 or output.shape[1] > 2:
         raise BackendError(

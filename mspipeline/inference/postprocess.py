@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
-from mspipeline.volume import BoolArray, FloatArray
+from mspipeline.volume import BoolArray, FloatArray, ScanGrid
 
 SIX_CONNECTED = ndimage.generate_binary_structure(3, 1)
 """Voxels touch by their faces."""
+
+
+@dataclass(frozen=True)
+class LesionMap:
+    """Lesions of one case on the canonical axes of `grid`. probability: (X, Y, Z) in [0, 1]. mask: (X, Y, Z)."""
+
+    probability: FloatArray
+    mask: BoolArray
+    grid: ScanGrid
 
 
 def lesion_mask(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.registry import create
-from mspipeline.config import parse
+from mspipeline.config import Inference, parse
 from mspipeline.errors import RunFolderError
 from mspipeline.inference.onnx_runs import graph_of_run
 from mspipeline.preprocess.patches3d import PatchRecipe
 from mspipeline.preprocess.recipe import Recipe
 from mspipeline.runs import CascadeSettings, RunPaths, RunRecord, read_record
 from mspipeline.training.checkpoint import read_checkpoint
+
+if TYPE_CHECKING:
+    from mspipeline.inference.voxelwise import VoxelNetwork
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,12 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class TrainedCascade:
-    """The same of a run of several stages on patches. stages: one backend each, in their order."""
+    """The same of a run of several stages on patches. stages: one network each, in their order."""
 
     record: RunRecord
     settings: CascadeSettings
     recipe: PatchRecipe
-    stages: tuple[Backend, ...]
+    stages: tuple[VoxelNetwork, ...]
 
 
 def load_trained(folder: Path, checkpoint: Literal["best", "last"], execution: Execution) -> TrainedRun:
@@ -51,18 +54,49 @@ def load_trained(folder: Path, checkpoint: Literal["best", "last"], execution: E
     return TrainedRun(record, recipe, _network(folder, record, recipe.image_shape, file, execution))
 
 
-def load_cascade(folder: Path, checkpoint: Literal["best", "last"], execution: Execution) -> TrainedCascade:
-    """The stages of a run folder of a cascade. Raises as `load_trained`, and where it is none."""
+def load_cascade(
+    folder: Path,
+    checkpoint: Literal["best", "last"],
+    execution: Execution,
+    *,
+    inference: Inference = "auto",
+    memory_budget_mb: int = 1024,
+) -> TrainedCascade:
+    """The stages of a run folder of a cascade. Raises as `load_trained`, where it is none, and as `VoxelNetwork`."""
+    from mspipeline.inference.voxelwise import VoxelNetwork  # loads numba, which takes a while
+
     paths = RunPaths(folder)
     record = read_record(paths)
     if record.cascade is None:
         raise RunFolderError(f"{folder}: one network on slices, expected a cascade")
     recipe = parse(record.recipe, PatchRecipe, where=f"{paths.record}: recipe")
-    stages = tuple(
+    graph = graph_of_run(folder, record, recipe.image_shape)
+    backends = [
         _network(folder, record, recipe.image_shape, paths.stage(number, checkpoint), execution)
         for number in range(1, record.cascade.stages + 1)
+    ]
+    stages = tuple(
+        VoxelNetwork(backend, graph, execution, inference=inference, memory_budget_mb=memory_budget_mb)
+        for backend in backends
     )
     return TrainedCascade(record, record.cascade, recipe, stages)
+
+
+def load_any(
+    folder: Path,
+    checkpoint: Literal["best", "last"],
+    execution: Execution,
+    *,
+    inference: Inference = "auto",
+    memory_budget_mb: int = 1024,
+) -> TrainedRun | TrainedCascade:
+    """What a run folder holds, one network or a cascade. Raises as `load_trained` and `load_cascade`.
+
+    inference, memory_budget_mb: of a cascade; without effect on slices.
+    """
+    if read_record(RunPaths(folder)).cascade is None:
+        return load_trained(folder, checkpoint, execution)
+    return load_cascade(folder, checkpoint, execution, inference=inference, memory_budget_mb=memory_budget_mb)
 
 
 def _network(
