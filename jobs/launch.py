@@ -7,14 +7,17 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import jobs
+from jobs import processes
 from jobs import supervise as supervisor
 from jobs.stop import StopRequest
+from mspipeline.backends.process_group import ALONE, PeersLost
 from mspipeline.config import CertifyJob, CollectJob, EvaluateJob, PredictJob, PrepareJob, TrainJob, read_config
 from mspipeline.console import CaseProgress, TrainingProgress, explain, say_error, wants_progress
-from mspipeline.errors import STOPPED, TableError, UsageError
+from mspipeline.errors import STOPPED, Interrupted, Preempted, TableError, UsageError
 from mspipeline.files import read_json
 from mspipeline.provenance import provenance
 from mspipeline.runs import RunPaths, TelemetryPaths, read_record, run_id
@@ -35,8 +38,9 @@ def _train(config: Path, events: EventWriter, progress: bool, attempt: int) -> N
         visible_gpus=supervisor.visible_gpus(os.environ),
     )
     job = read_config(config, TrainJob)
-    with TrainingProgress(enabled=progress) as observer:
-        train(job, events=events, observer=observer, stop=stop, restart_count=attempt, origin=origin)
+    group = processes.place(job.processes, os.environ) or ALONE
+    with TrainingProgress(enabled=progress and group.rank == 0) as observer:
+        train(job, events=events, observer=observer, stop=stop, restart_count=attempt, origin=origin, group=group)
 
 
 def _evaluate(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
@@ -58,10 +62,13 @@ def _predict(config: Path, events: EventWriter, progress: bool, attempt: int) ->
 
 
 def _prepare(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
-    from jobs.prepare import prepare
+    from jobs.prepare import prepare, prepare_team
 
-    with CaseProgress("prepare", enabled=progress) as report:
-        prepare(read_config(config, PrepareJob), report=report)
+    with prepare_team(os.environ) as team:
+        if team is None:  # another MPI rank than 0: its share is done
+            return
+        with CaseProgress("prepare", enabled=progress) as report:
+            prepare(read_config(config, PrepareJob), report=report, team=team)
 
 
 def _collect(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
@@ -102,6 +109,8 @@ def run_supervised(name: str, config: Path, *, progress: str = "auto", debug: bo
     if name not in SUPERVISED:
         raise UsageError(f"only {', '.join(SUPERVISED)} run under the supervisor; received: {name}")
     job: RunJob = read_config(config, SUPERVISED[name])
+    if _rank(job) > 0:  # rank 0 of a training is watched, and this one keeps out of its telemetry
+        return main([name, str(config), "--progress", "off", *(["--debug"] if debug else [])])
     paths = RunPaths(job.run_folder)
     telemetry = paths.next_attempt(name)
     command = [sys.executable, "-P", "-m", "jobs", name, str(config), "--telemetry", str(telemetry.folder)]
@@ -154,9 +163,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--debug", action="store_true", help="show a traceback on errors")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    others_tell = False
     try:
         if given.supervise:
             return run_supervised(given.name, given.config, progress=given.progress, debug=given.debug)
+        if given.name == "train":
+            training = read_config(given.config, TrainJob)
+            group = processes.place(training.processes, os.environ)
+            if group is None:
+                command, share = partial(_command_of, given), training.threads == 0
+                return processes.start(training.processes, command, share_cores=share)
+            others_tell = group.rank > 0
         progress = wants_progress(given.progress)
         if given.telemetry is None:
             with EventWriter(None, Identity("")) as events:
@@ -167,6 +184,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             identity = Identity(_run_id(job), paths.attempt, supervisor.rank(os.environ))
             with EventWriter(paths.events, identity) as events:
                 JOBS[given.name](given.config, events, progress, paths.attempt)
+    except PeersLost as error:
+        # Nothing may wait at its end for those that are gone, as JAX does.
+        if processes.LAUNCHED not in os.environ:
+            explain(error, debug=given.debug)
+        sys.stderr.flush()
+        os._exit(error.exit_code)
     except (Exception, KeyboardInterrupt) as error:
+        if others_tell and isinstance(error, (Interrupted, Preempted)):
+            return error.exit_code  # a stop of all
         return explain(error, debug=given.debug)
     return 0
+
+
+def _rank(job: RunJob) -> int:
+    """This process's rank in a training of several; 0 elsewhere."""
+    group = processes.place(job.processes, os.environ) if isinstance(job, TrainJob) else None
+    return group.rank if group else 0
+
+
+def _command_of(given: argparse.Namespace, rank: int) -> list[str]:
+    """The command line of one process of a training that this one starts; rank 0 alone has telemetry and progress."""
+    own = ["--progress", given.progress if rank == 0 else "off", *(["--debug"] if given.debug else [])]
+    telemetry = ["--telemetry", str(given.telemetry)] if rank == 0 and given.telemetry else []
+    return [sys.executable, "-P", "-m", "jobs", given.name, str(given.config), *own, *telemetry]

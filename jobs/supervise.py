@@ -79,7 +79,7 @@ def supervise(
     gpus = open_gpus(visible_gpus)
     with _Signals() as signals:
         started_utc, started_ns = _now(), time.monotonic_ns()
-        start = [sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), *command]
+        start = start_words(command)
         pid = os.posix_spawn(start[0], start, os.environ, setsid=True)
         try:
             own_peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -123,6 +123,11 @@ def supervise(
     }
     _close(stream, telemetry, document)
     return code if code >= 0 else 128 - code
+
+
+def start_words(command: Sequence[str]) -> list[str]:
+    """A command line that dies with this process, even where this one is killed."""
+    return [sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), *command]
 
 
 def visible_gpus(environ: Mapping[str, str]) -> str | None:

@@ -12,6 +12,7 @@
       BackendError                 69  a backend is absent or cannot realise the graph
       StorageError                 74  the disk is full or refuses to be written
       Preempted                    75  stopped from outside with its state saved: run again to continue
+      PeersLost                    76  another process of a training has ended (`backends.process_group`)
       ConfigError                  78  a configuration file or value
       GateFailed                    1  a benchmark regressed
       NotCertified                  1  backends do not compute the same network (`backends.certificate`)
@@ -27,9 +28,10 @@ STOPPED = "stopped by Ctrl-C; what was written is whole; run the same command ag
 
 
 class SuiteError(Exception):
-    """Base of every error raised on purpose."""
+    """Base of every error raised on purpose. details: lines to be shown below the message, where it has any."""
 
     exit_code = 70
+    details: tuple[str, ...] = ()
 
 
 class UsageError(SuiteError):

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mspipeline.backends.process_group import ALONE, ProcessGroup
 from mspipeline.errors import BackendError
 from mspipeline.network.graph import Graph
 from mspipeline.network.ops import Op
@@ -51,17 +52,19 @@ class Execution:
     """Where and how a backend computes.
 
     threads: at least 1. seed: of dropout; weights come from outside. memory: PyEDDL's level, with no effect elsewhere.
+    group: the processes that train the network together.
     """
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
     threads: int = 1
     seed: int = 0
     memory: Literal["low_mem", "mid_mem", "full_mem"] = "mid_mem"
+    group: ProcessGroup = ALONE
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: mean over the batch, before the step's update. probability: (N, *shape) of the same forward pass."""
+    """loss: of the joint batch, before the step's update. probability: (N, *shape) of the same forward pass."""
 
     loss: float
     probability: FloatArray
@@ -87,12 +90,18 @@ class Backend(ABC):
     beside one probability a voxel, one-hot (N, *spatial, classes) or (N, classes) beside several classes. A graph of
     several outputs is trained on the masks at every n-th voxel for an output n times as coarse; steps return the first
     output. The last batch of an epoch may be smaller.
+
+    In a group of processes, all take the same steps and ask for `state`, `gather` and `trace` together. Images and
+    masks are then this process's share of a joint batch, as large as every other's, or, with `whole`, the batch itself.
+    Raises PeersLost where the others do not answer.
     """
 
     name: ClassVar[str]
     operations: ClassVar[frozenset[type[Op]]]
     trains: ClassVar[bool] = True
     """Whether it can train; one that only predicts raises BackendError in `compile` and all that follows it."""
+    joins: ClassVar[bool] = False
+    """Whether several processes can train one network with it; one that cannot takes no group."""
 
     @classmethod
     def resumes_exactly(cls, graph: Graph) -> bool:
@@ -124,11 +133,11 @@ class Backend(ABC):
         """The device in use, as the framework names it, e.g. `CPU` or `GPU: Tesla T4`."""
 
     @abstractmethod
-    def train_step(self, images: FloatArray, masks: FloatArray) -> StepResult:
+    def train_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
         """One forward and backward pass and one update."""
 
     @abstractmethod
-    def evaluate_step(self, images: FloatArray, masks: FloatArray) -> StepResult:
+    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
         """One forward pass in inference mode, with its loss."""
 
     @abstractmethod
@@ -157,3 +166,7 @@ class Backend(ABC):
     @abstractmethod
     def set_state(self, state: State) -> None:
         """Go on from `state`, exactly. Raises ShapeError where it is another network's."""
+
+    def gather(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """(processes, *shape): the values of every process, by rank; of the same shape and type on each."""
+        return values[None]

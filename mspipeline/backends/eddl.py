@@ -96,7 +96,7 @@ class EddlBackend(Backend):
     def device(self) -> str:
         return "CPU"
 
-    def train_step(self, images: FloatArray, masks: FloatArray) -> StepResult:
+    def train_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
         loss, outputs = self._slopes(images, masks)
         gradients = {"/".join(key): self._made.slots[key].gradient(len(images)) for key in self._trained}
         self._compiled().step(gradients, {"/".join(key): self._held[key] for key in self._trained})
@@ -162,7 +162,7 @@ class EddlBackend(Backend):
         if masks.shape != expected:
             raise ShapeError(f"{self._graph.name} takes masks ({_listed(expected)}) here; got {masks.shape}")
 
-    def evaluate_step(self, images: FloatArray, masks: FloatArray) -> StepResult:
+    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
         self._compiled()
         self._check_masks(images, masks)
         outputs = self._forward(images, _INFERENCE, self._execution.threads)

@@ -1,6 +1,7 @@
 """Keras 3 adapter: a graph becomes a functional Keras model; the engine below it is chosen once per process.
 
-Layers are in `keras_layers`, losses in `keras_losses`, steps in `keras_tensorflow`, `keras_torch`, `keras_jax`.
+Layers are in `keras_layers`, losses in `keras_losses`, steps in `keras_tensorflow`, `keras_torch`, `keras_jax`, what
+processes that share a batch exchange in `keras_joint`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from mspipeline.backends import keras_layers
 from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, Loss, State, Trace
+from mspipeline.backends.keras_joint import OwnBatch
 from mspipeline.backends.keras_losses import check_loss, loss_function
+from mspipeline.backends.process_group import ProcessGroup
 from mspipeline.errors import BackendError, ShapeError
 from mspipeline.network import ops
 from mspipeline.network.graph import Graph
@@ -89,21 +93,28 @@ class KerasBackend(Backend):
     """
 
     operations: ClassVar[frozenset[type[ops.Op]]] = frozenset(keras_layers.REALISE)
+    joins: ClassVar[bool] = True
+    own_generators: ClassVar[bool] = True
+    """Whether each process of a group has random generators of its own."""
 
     def build(self, graph: Graph, execution: Execution) -> None:
         self.check(graph)
+        self._group = execution.group
         self._before_loading(execution)
         self._keras = load_keras(self.name)
         self._graph = graph
-        self._configure(execution)
+        with self._with_others():
+            self._configure(execution)
+        self._batch = self._batch_of_group()
+        seed = self._group.seed(execution.seed) if self.own_generators else execution.seed
         with self._placed():
-            self._model = keras_layers.realise(self._toolkit(), graph, execution.seed)
+            self._model = keras_layers.realise(self._toolkit(), graph, seed)
         self._optimiser: Any = None
         self._make_prediction()
 
     def compile(self, loss: Loss, optimiser: Adam) -> None:
         check_loss(loss, [self._graph[name].shape for name in self._graph.outputs])
-        self._loss = loss_function(self._keras, loss)
+        self._loss = loss_function(self._keras, loss, self._batch)
         with self._placed():
             self._make_steps(optimiser)
 
@@ -112,7 +123,29 @@ class KerasBackend(Backend):
 
     @abstractmethod
     def _configure(self, execution: Execution) -> None:
-        """Device, threads, determinism. Raises BackendError where they are not to be had in this process."""
+        """Device, threads, determinism, the group's meeting. Raises BackendError where they are not to be had here."""
+
+    def _batch_of_group(self) -> OwnBatch:
+        """What sums and means run over."""
+        return OwnBatch(self._keras)
+
+    @abstractmethod
+    def _lost(self, error: Exception) -> bool:
+        """Whether the engine says by this that another process does not answer."""
+
+    @abstractmethod
+    def _gather_words(self, words: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """(processes, n) of every process's (n,), by rank."""
+
+    @contextmanager
+    def _with_others(self) -> Iterator[None]:
+        """For what processes of a group do together: PeersLost where one of them does not answer."""
+        try:
+            yield
+        except Exception as error:
+            if self._group.size > 1 and self._lost(error):
+                raise self._group.lost(error) from error
+            raise
 
     @abstractmethod
     def _placed(self) -> AbstractContextManager[Any]:
@@ -189,13 +222,41 @@ class KerasBackend(Backend):
         return {**optimiser, **generators}
 
     def state(self) -> State:
-        return {name: self._read(variable) for name, variable in self._state_variables().items()}
+        return self._of_all({name: self._read(variable) for name, variable in self._state_variables().items()})
 
     def set_state(self, state: State) -> None:
         variables = self._state_variables()
-        self._check_state(variables, state)
+        own = self._own_part(variables, state)
         for name, variable in variables.items():
-            self._write(variable, state[name])
+            self._write(variable, own[name])
+
+    def gather(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        if self._group.size == 1:
+            return values[None]
+        data = np.ascontiguousarray(values).tobytes()
+        words = np.frombuffer(data.ljust(-(-len(data) // 4) * 4, b"\0"), np.int32)  # whatever type: no engine has all
+        with self._with_others():
+            gathered = self._gather_words(words)
+        rows = [np.frombuffer(row.tobytes()[: len(data)], values.dtype) for row in np.asarray(gathered)]
+        return np.stack(rows).reshape(-1, *values.shape)
+
+    def _shared_out(self, name: str) -> bool:
+        """Whether this part of the state is another one on each process of a group."""
+        return self._group.size > 1 and self.own_generators and name.startswith("random/")
+
+    def _of_all(self, own: State) -> State:
+        """A process's state as a group's: the generators of all, by rank."""
+        return {name: self.gather(each) if self._shared_out(name) else each for name, each in own.items()}
+
+    def _own_part(self, own: Mapping[str, Any], state: State) -> State:
+        """What of a group's state is this process's. Raises ShapeError where it is another network's or group's."""
+        size, rank = self._group.size, self._group.rank
+        parts = {}
+        for name, each in state.items():
+            shared = self._shared_out(name)
+            parts[name] = each[rank] if shared and len(each) == size else each
+        self._check_state(own, parts)
+        return parts
 
     def _check_state(self, own: Mapping[str, Any], state: State) -> None:
         """Raise ShapeError where names or shapes differ from this network's."""
@@ -211,6 +272,16 @@ class KerasBackend(Backend):
 def as_list(outputs: Any) -> list[Any]:
     """A model's outputs: Keras gives a single one bare."""
     return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+
+
+def own_gpu(gpus: Sequence[Any], group: ProcessGroup) -> Any:
+    """This process's of the GPUs that it sees. Raises BackendError where there are fewer than processes."""
+    if group.gpu >= len(gpus):
+        raise BackendError(
+            f"{group.name}: its GPU would be number {group.gpu + 1} of this node, which shows it {len(gpus)}; "
+            "start as many processes a node as it has GPUs"
+        )
+    return gpus[group.gpu]
 
 
 def no_gpu(engine: str) -> BackendError:

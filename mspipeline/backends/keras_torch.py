@@ -7,10 +7,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mspipeline.backends.base import Adam, Execution, FloatArray, State, StepResult
-from mspipeline.backends.keras import KerasBackend, no_gpu
-from mspipeline.backends.keras_torch_layers import in_place_activations, toolkit
+from mspipeline.backends.keras import KerasBackend, no_gpu, own_gpu
+from mspipeline.backends.keras_joint import JointBatch, OwnBatch
+from mspipeline.backends.keras_torch_group import gather, join, total, total_in_place
+from mspipeline.backends.keras_torch_layers import in_place_activations, joint_normalisation, toolkit
 from mspipeline.backends.keras_torch_program import Program
 
 GENERATOR = "random/generator"
@@ -22,6 +25,9 @@ class TorchBackend(KerasBackend):
     Threads: those within an operation, set for the whole process by the network built last; the pool that runs
     operations side by side is left alone, for nothing here uses it. Determinism, too, is the process's: operations that
     PyTorch has only in a form that is not reproducible (some gradients on a GPU) still run, and PyTorch warns.
+
+    A group of processes is torch.distributed's: gloo between CPUs, NCCL between GPUs. Gradients are summed over it once
+    a step, as one array, after the backward pass.
     """
 
     name = "torch"
@@ -33,18 +39,36 @@ class TorchBackend(KerasBackend):
         if execution.device == "gpu" and not torch.cuda.is_available():
             raise no_gpu(self.name)
         self._device = "cuda:0" if execution.device != "cpu" and torch.cuda.is_available() else "cpu"
+        if self._group.size > 1:
+            if self._device != "cpu":
+                self._device = own_gpu([f"cuda:{n}" for n in range(torch.cuda.device_count())], self._group)
+            join(self._group, self._device)
         torch.set_num_threads(execution.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.backends.cudnn.benchmark = False
-        self._generator = torch.Generator(self._device).manual_seed(execution.seed)
+        self._generator = torch.Generator(self._device).manual_seed(self._group.seed(execution.seed))
 
     def _placed(self) -> AbstractContextManager[Any]:
         device: AbstractContextManager[Any] = self._keras.device(self._device)
         return device
 
+    def _batch_of_group(self) -> OwnBatch:
+        group = self._group
+        return JointBatch(self._keras, total, group.rank, group.size) if group.size > 1 else OwnBatch(self._keras)
+
+    def _lost(self, error: Exception) -> bool:
+        said = str(error)
+        return isinstance(error, self._torch.distributed.DistError) or any(
+            word in said for word in ("gloo", "Connection closed", "Connection reset", "NCCL", "c10d")
+        )
+
+    def _gather_words(self, words: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        return gather(words, self._device, self._group.size)
+
     def _toolkit(self) -> Any:
-        return toolkit(self._keras)
+        tools = toolkit(self._keras)
+        return joint_normalisation(tools, self._batch) if isinstance(self._batch, JointBatch) else tools
 
     def _make_prediction(self) -> None:
         for layer in self._model.layers:
@@ -81,10 +105,12 @@ class TorchBackend(KerasBackend):
     def _tensor(self, values: FloatArray) -> Any:
         return self._torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(self._device)
 
-    def train_step(self, images: FloatArray, masks: FloatArray) -> StepResult:
-        with self._placed():
-            loss, outputs = self._forward(images, masks, training=True)
-            loss.backward()
+    def train_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
+        with self._placed(), self._with_others():
+            loss, outputs = self._forward(images, masks, training=True, whole=whole)
+            (loss / self._batch.processes).backward()
+            if self._group.size > 1:
+                total_in_place([each.grad for each in self._trained.values() if each.grad is not None])
             for name, parameter in self._trained.items():
                 if parameter.grad is not None:
                     self._stored[name].grad = parameter.grad.permute(self._orders[name])
@@ -93,12 +119,15 @@ class TorchBackend(KerasBackend):
             self._optimiser.zero_grad(set_to_none=True)
         return StepResult(loss.item(), outputs[0].detach().cpu().numpy())
 
-    def evaluate_step(self, images: FloatArray, masks: FloatArray) -> StepResult:
-        with self._placed(), self._torch.no_grad():
-            loss, outputs = self._forward(images, masks, training=False)
+    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
+        with self._placed(), self._with_others(), self._torch.no_grad():
+            loss, outputs = self._forward(images, masks, training=False, whole=whole)
         return StepResult(loss.item(), outputs[0].cpu().numpy())
 
-    def _forward(self, images: FloatArray, masks: FloatArray, *, training: bool) -> tuple[Any, list[Any]]:
+    def _forward(
+        self, images: FloatArray, masks: FloatArray, *, training: bool, whole: bool = False
+    ) -> tuple[Any, list[Any]]:
+        self._batch.counted = 1 / self._batch.processes if whole else 1.0
         outputs = self._program(self._tensor(images), training=training)
         return self._loss(self._tensor(masks), outputs), outputs
 
@@ -118,7 +147,9 @@ class TorchBackend(KerasBackend):
         kept = [(variable, self._read(variable)) for variable in self._model.non_trainable_variables]
         random = self._generator.get_state()
         loss, _ = self._forward(images, masks, training=True)
-        gradients = self._torch.autograd.grad(loss, list(self._trained.values()))
+        gradients = self._torch.autograd.grad(loss / self._batch.processes, list(self._trained.values()))
+        if self._group.size > 1:
+            total_in_place(gradients)
         self._generator.set_state(random)
         for variable, values in kept:
             self._write(variable, values)
@@ -137,11 +168,11 @@ class TorchBackend(KerasBackend):
 
     def state(self) -> State:
         moments = {name: tensor.detach().cpu().numpy().copy() for name, tensor in self._moments().items()}
-        return {**moments, GENERATOR: self._generator.get_state().numpy().copy()}
+        return self._of_all({**moments, GENERATOR: self._generator.get_state().numpy().copy()})
 
     def set_state(self, state: State) -> None:
         moments = self._moments()
-        self._check_state({**moments, GENERATOR: self._generator.get_state()}, state)
+        state = self._own_part({**moments, GENERATOR: self._generator.get_state()}, state)
         with self._torch.no_grad():
             for name, tensor in moments.items():
                 tensor.copy_(self._torch.from_numpy(np.array(state[name])))

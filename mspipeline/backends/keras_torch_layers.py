@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import Any
 
+from mspipeline.backends.keras_joint import JointBatch
 from mspipeline.backends.keras_layers import Toolkit, with_own_layers
 
 Layer = Any
@@ -32,6 +33,19 @@ def toolkit(keras: Any) -> Toolkit:
     """Keras as `keras_layers` uses it, with these layers in place of its own."""
     own = {**_convolutions(keras), **_resampling(keras), **_normalisations(keras), **_others(keras)}
     return with_own_layers(keras, own)
+
+
+def joint_normalisation(tools: Toolkit, batch: JointBatch) -> Toolkit:
+    """The toolkit of a process in a group: batch normalisation has the moments of the joint batch in training."""
+
+    class BatchNormalization(tools.layers.BatchNormalization):  # type: ignore[name-defined]
+        def first(self, x: Any, training: bool = False, activation: Any = None) -> Any:
+            if not training:
+                return super().first(x, training, activation)
+            y = channels_first(batch.normalised(self, channels_last(x)))
+            return activation(y) if activation else y
+
+    return with_own_layers(tools, {"BatchNormalization": BatchNormalization})
 
 
 def in_place_activations() -> dict[str, Any]:

@@ -67,10 +67,10 @@ class OnnxRuntimeBackend(Backend):
     def compile(self, loss: Loss, optimiser: Adam) -> None:
         _refuse()
 
-    def train_step(self, images: FloatArray, masks: FloatArray) -> StepResult:
+    def train_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
         _refuse()
 
-    def evaluate_step(self, images: FloatArray, masks: FloatArray) -> StepResult:
+    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
         _refuse()
 
     def trace(self, images: FloatArray, masks: FloatArray, nodes: Sequence[str]) -> Trace:
