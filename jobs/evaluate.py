@@ -9,21 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from jobs.resources import threads_for
+from jobs.resources import patches_or, slices_or, threads_for
 from mspipeline.backends.base import Execution
 from mspipeline.config import EvaluateJob
 from mspipeline.datasets.split import Subset
 from mspipeline.errors import RunFolderError, UsageError
-from mspipeline.inference.postprocess import lesion_mask
-from mspipeline.inference.trained import TrainedRun, load_trained
+from mspipeline.inference.postprocess import LesionMap, lesion_mask
+from mspipeline.inference.trained import TrainedCascade, TrainedRun, load_any
 from mspipeline.inference.windows import predict_on_scan
 from mspipeline.metrics.case import score_case
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows, write_rows
-from mspipeline.shards.manifest import CaseEntry, Manifest, load_manifest, verify_shards
+from mspipeline.shards.manifest import CaseEntry, Entry, Manifest, PatchEntry, load_manifest, verify_shards
 from mspipeline.shards.reader import read_case
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import CASES, LESIONS
 from mspipeline.training.loop import Stop
+from mspipeline.volume import BoolArray
 
 HELD_OUT: tuple[Subset, ...] = ("validation", "test")
 Row = dict[str, Any]
@@ -46,12 +47,18 @@ def evaluate(
     entries = _entries(job, manifest)
     verify_shards(job.shards, manifest, entries=[entry for _, entry in entries])
     with events.phase("setup"):
-        trained = load_trained(job.run_folder, job.checkpoint, Execution(threads=threads_for(job.threads)))
+        trained = load_any(
+            job.run_folder,
+            job.checkpoint,
+            Execution(threads=threads_for(job.threads)),
+            inference=job.inference,
+            memory_budget_mb=job.memory_budget_mb,
+        )
     rows: list[Row] = []
     lesions: list[Row] = []
     with events.phase("evaluate"):
         for subset, entry in entries:
-            row, of_case = _score(job, trained, subset, entry)
+            row, of_case = _score(job, trained, subset, entry, stop)
             rows.append(row)
             lesions += of_case
             if report is not None:
@@ -83,7 +90,7 @@ def check_same_data(run: Path, record: RunRecord, shards: Path, manifest: Manife
             )
 
 
-def _entries(job: EvaluateJob, manifest: Manifest) -> list[tuple[Subset, CaseEntry]]:
+def _entries(job: EvaluateJob, manifest: Manifest) -> list[tuple[Subset, Entry]]:
     """The cases to score, with their subset."""
     subsets = job.subsets or tuple(subset for subset in HELD_OUT if manifest.split.cases(subset))
     if not subsets:
@@ -94,29 +101,65 @@ def _entries(job: EvaluateJob, manifest: Manifest) -> list[tuple[Subset, CaseEnt
     if empty := [subset for subset in subsets if not manifest.split.cases(subset)]:
         filled = [subset for subset in get_args(Subset) if manifest.split.cases(subset)]
         raise UsageError(f"{job.shards}: no case is in {' or '.join(empty)}; subsets with cases: {', '.join(filled)}")
-    return [(subset, entry) for subset in subsets for entry in manifest.subset(subset)]
+    known = {entry.case: entry for entry in manifest.cases}
+    return [(subset, known[case]) for subset in subsets for case in manifest.split.cases(subset)]
 
 
-def _score(job: EvaluateJob, trained: TrainedRun, subset: str, entry: CaseEntry) -> tuple[Row, list[Row]]:
+def _score(
+    job: EvaluateJob, trained: TrainedRun | TrainedCascade, subset: str, entry: Entry, stop: Stop
+) -> tuple[Row, list[Row]]:
     """The case's row, and a row for each of its lesions."""
     began = time.perf_counter()
-    case = read_case(job.shards, entry)
-    probability = predict_on_scan(trained.backend, case, axis=trained.recipe.axis, batch_size=job.batch_size)
-    threshold = trained.record.threshold
+    if isinstance(trained, TrainedCascade) and isinstance(entry, PatchEntry):
+        truth, found = _by_patches(job, trained, entry, stop)
+    elif isinstance(trained, TrainedRun) and isinstance(entry, CaseEntry):
+        truth, found = _by_slices(job, trained, entry)
+    else:
+        raise RunFolderError(f"{job.run_folder}: cannot be scored on {job.shards}; name the shards it was trained on")
     scores, lesions = score_case(
-        case.scan_mask,
-        lesion_mask(probability, threshold=threshold),
-        spacing_mm=case.grid.spacing_mm,
-        affine_ras=case.grid.affine_ras,
-        probability=probability,
+        truth,
+        found.mask,
+        spacing_mm=found.grid.spacing_mm,
+        affine_ras=found.grid.affine_ras,
+        probability=found.probability,
     )
     names = {"run_id": trained.record.run_id, "case": entry.case, "subset": subset, "checkpoint": job.checkpoint}
     row = {
         **names,
         "time_utc": datetime.now(UTC),
         "grid": "scan",
-        "threshold": threshold,
+        "threshold": trained.record.threshold,
         **scores,
         "seconds": time.perf_counter() - began,
     }
     return row, [{**names, **asdict(lesion)} for lesion in lesions]
+
+
+def _by_slices(job: EvaluateJob, trained: TrainedRun, entry: CaseEntry) -> tuple[BoolArray, LesionMap]:
+    case = read_case(job.shards, entry)
+    batch_size = slices_or(job.batch_size)
+    probability = predict_on_scan(trained.backend, case, axis=trained.recipe.axis, batch_size=batch_size)
+    mask = lesion_mask(probability, threshold=trained.record.threshold)
+    return case.scan_mask, LesionMap(probability, mask, case.grid)
+
+
+def _by_patches(
+    job: EvaluateJob, trained: TrainedCascade, entry: PatchEntry, stop: Stop
+) -> tuple[BoolArray, LesionMap]:
+    from mspipeline.inference.lesion_map import map_lesions  # loads numba, which takes a while
+    from mspipeline.shards.patch_reader import read_patch_case
+
+    def still_wanted() -> None:
+        if error := stop():
+            raise error
+
+    case = read_patch_case(job.shards, entry)
+    return case.scan_mask, map_lesions(
+        trained,
+        case.image,
+        case.voxels.candidates,
+        case.grid,
+        batch_size=patches_or(job.batch_size),
+        threads=threads_for(job.threads),
+        between_batches=still_wanted,
+    )

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mspipeline
-from jobs.resources import threads_for
+from jobs.resources import patches_or, slices_or, threads_for
 from mspipeline.backends.base import Execution
 from mspipeline.config import PredictJob
 from mspipeline.datasets.bids import PREDICTED, Case, find_cases
 from mspipeline.errors import DatasetError
 from mspipeline.files import write_json
-from mspipeline.inference.postprocess import lesion_mask
-from mspipeline.inference.trained import TrainedCascade, TrainedRun, load_cascade, load_trained
+from mspipeline.inference.postprocess import LesionMap, lesion_mask
+from mspipeline.inference.trained import TrainedCascade, TrainedRun, load_any
 from mspipeline.inference.windows import predict_on_scan
 from mspipeline.patches.candidates import candidates
 from mspipeline.preprocess import patches3d
 from mspipeline.preprocess.recipe import apply_files
-from mspipeline.runs import RunPaths, RunRecord, read_record
+from mspipeline.runs import RunRecord
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.loop import Stop
-from mspipeline.volume import BoolArray, FloatArray, ScanGrid, save_volume
+from mspipeline.volume import save_volume
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,6 @@ class Prediction:
     mask: Path
     probability: Path
     lesion_ml: float
-
-
-@dataclass(frozen=True)
-class LesionMap:
-    """Lesions of one case on the canonical axes of `grid`. probability: (X, Y, Z) in [0, 1]. mask: (X, Y, Z)."""
-
-    probability: FloatArray
-    mask: BoolArray
-    grid: ScanGrid
 
 
 def predict(
@@ -56,7 +47,13 @@ def predict(
     """
     with events.phase("setup"):
         threads = threads_for(job.threads)
-        trained = _load(job, threads)
+        trained = load_any(
+            job.run_folder,
+            job.checkpoint,
+            Execution(threads=threads),
+            inference=job.inference,
+            memory_budget_mb=job.memory_budget_mb,
+        )
         modalities = trained.recipe.modalities
         found = find_cases(job.dataset, modalities, masks="optional")
         if found.incomplete and not job.skip_incomplete:
@@ -83,48 +80,34 @@ def predict(
     return done
 
 
-def _load(job: PredictJob, threads: int) -> TrainedRun | TrainedCascade:
-    execution = Execution(threads=threads)
-    if read_record(RunPaths(job.run_folder)).cascade is None:
-        return load_trained(job.run_folder, job.checkpoint, execution)
-    return load_cascade(job.run_folder, job.checkpoint, execution)
-
-
 def _by_slices(job: PredictJob, trained: TrainedRun, case: Case) -> LesionMap:
-    prepared = apply_files(trained.recipe, case.scans, case.brain_mask)
-    probability = predict_on_scan(trained.backend, prepared, axis=trained.recipe.axis, batch_size=job.batch_size)
+    routes = case.routes(trained.recipe.resample_to)
+    prepared = apply_files(trained.recipe, case.scans, case.brain_mask, routes=routes)
+    batch_size = slices_or(job.batch_size)
+    probability = predict_on_scan(trained.backend, prepared, axis=trained.recipe.axis, batch_size=batch_size)
     mask = lesion_mask(probability, threshold=trained.record.threshold)
     return LesionMap(probability, mask, prepared.grid)
 
 
 def _by_patches(job: PredictJob, trained: TrainedCascade, case: Case, threads: int, stop: Stop) -> LesionMap:
-    from mspipeline.inference.cascade import predict_cascade  # loads numba, which takes a while
+    from mspipeline.inference.lesion_map import map_lesions  # loads numba, which takes a while
 
-    recipe, settings = trained.recipe, trained.settings
-    prepared = patches3d.apply_files(recipe, case.scans, case.brain_mask)
+    recipe = trained.recipe
+    prepared = patches3d.apply_files(recipe, case.scans, case.brain_mask, routes=case.routes(recipe.resample_to))
 
-    def still_wanted(stage: int, patches: int, total: int) -> None:
+    def still_wanted() -> None:
         if error := stop():
             raise error
 
-    probability = predict_cascade(
-        trained.stages,
+    return map_lesions(
+        trained,
         prepared.image,
         candidates(prepared.image[..., recipe.candidates_channel], recipe.candidates_above, within=prepared.brain),
-        recipe.patch_size,
-        pass_above=settings.pass_above,
-        batch_size=job.batch_size,
+        prepared.grid,
+        batch_size=patches_or(job.batch_size),
         threads=threads,
-        report=still_wanted,
+        between_batches=still_wanted,
     )
-    mask = lesion_mask(
-        probability,
-        threshold=trained.record.threshold,
-        larger_than_vox=settings.larger_than_vox,
-        min_total_ml=settings.min_total_ml,
-        voxel_ml=prepared.grid.voxel_ml,
-    )
-    return LesionMap(probability, mask, prepared.grid)
 
 
 def _write(folder: Path, case: Case, lesions: LesionMap) -> Prediction:

@@ -8,3 +8,13 @@ import os
 def threads_for(wanted: int) -> int:
     """The number of threads for a framework: `wanted`, or for 0 every core this process may run on."""
     return wanted or len(os.sched_getaffinity(0))
+
+
+def slices_or(asked: int | None) -> int:
+    """Slices a batch of inference, 8 where the job does not say."""
+    return asked or 8
+
+
+def patches_or(asked: int | None) -> int:
+    """Patches a batch of inference, 1,024 where the job does not say."""
+    return asked or 1024

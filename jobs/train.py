@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.resources import threads_for
-from mspipeline.backends.base import Adam, Backend, Execution, Loss
+import numpy as np
+
+from jobs.resources import slices_or, threads_for
+from mspipeline.backends.base import Adam, Backend, Execution
 from mspipeline.backends.certificate import covering, network_of, side_of, versions_of
+from mspipeline.backends.process_group import ALONE, PeersLost, ProcessGroup
 from mspipeline.backends.registry import BACKENDS, adapter, availability, create
 from mspipeline.config import TrainJob
-from mspipeline.errors import BackendError, Interrupted, Preempted, RunFolderError, ShapeError
+from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError
 from mspipeline.models.catalogue import build
 from mspipeline.network.cost import cost
 from mspipeline.network.graph import Graph
-from mspipeline.network.ops import Sigmoid
 from mspipeline.network.weights import initial_weights
 from mspipeline.provenance import provenance
-from mspipeline.runs import CertificateNote, RunPaths, RunRecord, config_hash, read_record, run_id, write_record
+from mspipeline.runs import (
+    CascadeSettings,
+    CertificateNote,
+    RunPaths,
+    RunRecord,
+    Status,
+    config_hash,
+    read_record,
+    run_id,
+    write_record,
+)
 from mspipeline.shards.manifest import Manifest, load_manifest
 from mspipeline.shards.reader import ShardReader
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.checkpoint import read_checkpoint
-from mspipeline.training.loop import Identity, Observer, Stop, Training, monitor_of
+from mspipeline.training.loop import BatchReader, Identity, Observer, Stage, Stop, Training, monitor_of
+from mspipeline.training.targets import classes_of, loss_of
 
 
 def train(
@@ -33,10 +47,12 @@ def train(
     stop: Stop,
     restart_count: int = 0,
     origin: dict[str, Any] | None = None,
+    group: ProcessGroup = ALONE,
 ) -> RunRecord:
     """Train, or go on with a training that was interrupted; one that is complete is left as it is.
 
     origin: where the code and its results come from, as `provenance` gives it; asked for where None.
+    group: the processes that train together; all of them call this with the same job, and rank 0 writes.
     Raises RunFolderError where the run folder holds another run, BackendError where the backend is absent or cannot
     realise the network, which `run.json` then says, ShapeError where the shards' images do not fit it, and what `stop`
     gives.
@@ -46,7 +62,7 @@ def train(
     try:
         graph = graph_of(job, manifest)
     except BackendError as error:
-        if job.cell and not paths.record.exists():
+        if job.cell and group.rank == 0 and not paths.record.exists():
             _record_refusal(paths, job, manifest, origin or provenance(), str(error))
         raise
     record = _new_record(job, manifest, graph, restart_count, origin or provenance())
@@ -60,35 +76,116 @@ def train(
         if earlier.status == "complete":
             return earlier
         record = record.model_copy(update={"started_utc": earlier.started_utc})
-    settings = job.training
+    attempt = _Attempt(job, manifest, graph, paths, record, events, observer, stop, group)
+    try:
+        complete = _train_stages(attempt) if manifest.kind == "patches3d" else _train_one(attempt)
+    except BaseException as error:
+        stopped = isinstance(error, (Interrupted, Preempted, KeyboardInterrupt))
+        attempt.close("interrupted" if stopped else "failed")
+        if isinstance(error, (Interrupted, Preempted)):
+            attempt.wait_for_others()
+        raise
+    closed = attempt.close("complete" if complete else "interrupted")
+    attempt.wait_for_others()
+    return closed
+
+
+class _Attempt:
+    """One attempt at a training: makes networks ready to be trained, and keeps the run's record."""
+
+    def __init__(
+        self,
+        job: TrainJob,
+        manifest: Manifest,
+        graph: Graph,
+        paths: RunPaths,
+        record: RunRecord,
+        events: EventWriter,
+        observer: Observer,
+        stop: Stop,
+        group: ProcessGroup,
+    ) -> None:
+        self.group = group
+        self.job, self.manifest, self.graph, self.paths = job, manifest, graph, paths
+        self.record, self.events, self.observer, self.stop = record, events, observer, stop
+        self.training: Training | None = None
+
+    def begin(self, train: BatchReader, validation: BatchReader | None, stage: Stage | None = None) -> Training:
+        """A training that is ready to run: initial weights set, or those of the checkpoint to go on from."""
+        job, graph, record = self.job, self.graph, self.record
+        with self.events.phase("setup"):
+            backend = _compiled(job, graph, stage, self.group)
+            certified = _certified(job, graph, backend.device)
+            self.record = record = record.model_copy(update={"device": backend.device, **certified})
+            self._write()
+            self.training = Training(
+                backend,
+                train,
+                validation,
+                job.training,
+                paths=self.paths,
+                identity=Identity(record.run_id, graph.hash, record.config_hash, record.restart_count),
+                events=self.events,
+                observer=self.observer,
+                stop=self.stop,
+                classes=classes_of(graph, _spatial(self.manifest)),
+                stage=stage,
+                checkpoint_every_s=job.checkpoint_every_s,
+                group=self.group,
+            )
+            if self.training.last.exists():
+                self.training.resume(read_checkpoint(self.training.last))
+        return self.training
+
+    def close(self, status: Status) -> RunRecord:
+        """`run.json` as this attempt leaves it; one that did not begin leaves it as it was."""
+        if self.training is None:
+            return self.record
+        update = {"status": status, "ended_utc": _now(), "epochs": self.training.epochs_done}
+        self.record = self.record.model_copy(update={**update, "best_epoch": self.training.best_epoch})
+        self._write()
+        return self.record
+
+    def _write(self) -> None:
+        """`run.json`, once for all processes."""
+        if self.group.rank == 0:
+            write_record(self.paths, self.record)
+
+    def wait_for_others(self) -> None:
+        """Leave no process before all is on the disk: a scheduler may end the rest when the first has left."""
+        if self.training is not None:
+            with suppress(PeersLost):
+                self.training.together.wait()
+
+
+def _train_one(attempt: _Attempt) -> bool:
+    """One network on slices; True where it is trained to its end."""
+    job, manifest = attempt.job, attempt.manifest
     with (
         _reader(job, manifest, "train") as train_reader,
         _reader(job, manifest, "validation") as validation_reader,
     ):
-        with events.phase("setup"):
-            backend = _compiled(job, graph)
-            record = record.model_copy(update={"device": backend.device, **_certified(job, graph, backend.device)})
-            write_record(paths, record)
-            training = Training(
-                backend,
-                train_reader,
-                validation_reader if manifest.split.validation else None,
-                settings,
-                paths=paths,
-                identity=Identity(record.run_id, graph.hash, record.config_hash, restart_count),
-                events=events,
-                observer=observer,
-                stop=stop,
-            )
-            if paths.last.exists():
-                training.resume(read_checkpoint(paths.last))
-        try:
-            training.run()
-        except BaseException as error:
-            stopped = isinstance(error, (Interrupted, Preempted, KeyboardInterrupt))
-            _close_record(paths, record.model_copy(update={"status": "interrupted" if stopped else "failed"}), training)
-            raise
-    return _close_record(paths, record.model_copy(update={"status": "complete"}), training)
+        attempt.begin(train_reader, validation_reader if manifest.split.validation else None).run()
+    return True
+
+
+def _train_stages(attempt: _Attempt) -> bool:
+    """The stages of a cascade on patches; True where all of them are trained."""
+    from jobs.stages import CascadeRun, train_stages  # loads numba, which takes a while
+
+    return train_stages(
+        CascadeRun(
+            attempt.job,
+            attempt.manifest,
+            attempt.graph,
+            attempt.paths,
+            attempt.record.config_hash,
+            attempt.begin,
+            attempt.events,
+            attempt.observer,
+            attempt.stop,
+        )
+    )
 
 
 def _record_refusal(paths: RunPaths, job: TrainJob, manifest: Manifest, origin: dict[str, Any], problem: str) -> None:
@@ -126,27 +223,46 @@ def graph_of(job: TrainJob, manifest: Manifest) -> Graph:
         trainable = ", ".join(name for name in BACKENDS if adapter(name).trains)
         raise BackendError(f"{job.backend} predicts only; train on {trainable}")
     adapter(job.backend).check(graph)
-    pixelwise = (*manifest.image_shape[:-1], 1)
-    given = [graph[name].shape for name in graph.outputs]
-    if given != [pixelwise] or not isinstance(graph[graph.outputs[0]].op, Sigmoid):
-        raise ShapeError(
-            f"{job.model.name}: gives {', '.join(map(str, given))}, but training on slices needs one sigmoid "
-            f"probability a pixel, {pixelwise}; choose a network such as unet2d or double_unet"
-        )
+    loss_of(job.training, classes_of(graph, _spatial(manifest)))
+    if job.processes > 1:
+        _check_processes(job, manifest)
     if problem := availability(job.backend).problem:
         raise BackendError(problem)
     return graph
 
 
-def _compiled(job: TrainJob, graph: Graph) -> Backend:
+def _check_processes(job: TrainJob, manifest: Manifest) -> None:
+    """Raise what says why these processes cannot train together."""
+    batch_size, processes = slices_or(job.training.batch_size), job.processes
+    if not adapter(job.backend).joins:
+        joining = ", ".join(name for name in BACKENDS if adapter(name).joins)
+        raise BackendError(f"{job.backend} trains in one process, not {processes}; choose one of {joining}")
+    if manifest.kind == "patches3d":
+        raise ConfigError(f"{job.shards}: a cascade on patches is trained by one process, not {processes}")
+    if batch_size % processes:
+        nearest = batch_size + processes - batch_size % processes
+        raise ConfigError(
+            f"batch_size {batch_size} cannot be shared out evenly to {processes} processes; "
+            f"choose a multiple, such as {nearest}"
+        )
+
+
+def _spatial(manifest: Manifest) -> tuple[int, ...]:
+    """The spatial axes of a mask: those of a slice; none of a patch, which has one label."""
+    return () if manifest.kind == "patches3d" else manifest.image_shape[:-1]
+
+
+def _compiled(job: TrainJob, graph: Graph, stage: Stage | None, group: ProcessGroup) -> Backend:
     """The backend with the network in it, initial weights set, ready to train."""
     backend = create(job.backend)
     threads = threads_for(job.threads)
-    backend.build(graph, Execution(device=job.device, threads=threads, seed=job.seed, memory=job.memory))
-    backend.set_weights(initial_weights(graph, job.seed))
+    execution = Execution(device=job.device, threads=threads, seed=job.seed, memory=job.memory, group=group)
+    backend.build(graph, execution)
+    backend.set_weights(initial_weights(graph, seed_of(job.seed, stage)))
     settings = job.training
+    loss = loss_of(settings, 1 if graph[graph.outputs[0]].shape[-1] == 1 else 2)
     optimiser = Adam(settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon)
-    backend.compile(Loss(settings.loss), optimiser)
+    backend.compile(loss, optimiser)
     return backend
 
 
@@ -155,7 +271,29 @@ def _reader(job: TrainJob, manifest: Manifest, subset: str) -> ShardReader:
     entries = manifest.subset("train" if training else "validation")
     if training and not entries:
         raise RunFolderError(f"{job.shards}: the split has no training cases; prepare with another split")
-    return ShardReader(job.shards, entries, batch_size=job.training.batch_size, seed=job.seed, shuffle=training)
+    return ShardReader(
+        job.shards, entries, batch_size=slices_or(job.training.batch_size), seed=job.seed, shuffle=training
+    )
+
+
+def seed_of(seed: int, stage: Stage | None) -> int:
+    """The seed of a stage's initial weights: a cascade's later stages do not begin as an earlier one did."""
+    if stage is None or stage.number == 1:
+        return seed
+    return int(np.random.SeedSequence([seed, stage.number]).generate_state(1)[0])
+
+
+def _cascade(job: TrainJob, manifest: Manifest) -> CascadeSettings | None:
+    """How the stages of a run on patches follow each other; None of one network on slices."""
+    if manifest.kind != "patches3d":
+        return None
+    given = job.training.cascade
+    return CascadeSettings(
+        stages=given.stages,
+        pass_above=given.pass_above,
+        larger_than_vox=given.larger_than_vox,
+        min_total_ml=given.min_total_ml,
+    )
 
 
 def _new_record(
@@ -175,10 +313,12 @@ def _new_record(
         memory=job.memory,
         seed=job.seed,
         threads=threads_for(job.threads),
+        processes=job.processes,
         started_utc=_now(),
         restart_count=restart_count,
-        monitor=monitor_of(job.training, has_validation=bool(manifest.split.validation)),
+        monitor=monitor_of(job.training, has_validation=_validates(job, manifest)),
         threshold=job.training.threshold,
+        cascade=_cascade(job, manifest),
         trainable_parameters=costs.trainable,
         non_trainable_parameters=costs.non_trainable,
         macs=costs.macs,
@@ -192,14 +332,10 @@ def _new_record(
     )
 
 
-def _close_record(paths: RunPaths, record: RunRecord, training: Training) -> RunRecord:
-    """`run.json` as this attempt leaves it."""
-    progress = training.progress
-    closed = record.model_copy(
-        update={"ended_utc": _now(), "epochs": progress.epoch - 1, "best_epoch": progress.best_epoch}
-    )
-    write_record(paths, closed)
-    return closed
+def _validates(job: TrainJob, manifest: Manifest) -> bool:
+    """Whether there is anything to validate on: a cascade holds patches out where the split holds out no case."""
+    patches = manifest.kind == "patches3d" and job.training.cascade.hold_out > 0
+    return bool(manifest.split.validation) or patches
 
 
 def _now() -> str:

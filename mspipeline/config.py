@@ -34,9 +34,32 @@ class ModelSettings(Strict):
     arguments: dict[str, Scalar] = {}
 
 
+class CascadeTraining(Strict):
+    """How a cascade of networks on patches is trained. Defaults follow Valverde et al. 2017; without effect on slices.
+
+    stages: networks, trained one after the other; 1 trains the first alone.
+    negatives: of each case, as a multiple of its lesion voxels. hard_above: the first stage's probability above which a
+        voxel without lesion is one of the second's hard negatives.
+    hold_out: share of the training patches that validation takes where the split has no validation cases.
+    augment: what happens to a batch's patches; see patches.augment.AUGMENTATIONS.
+    pass_above, larger_than_vox, min_total_ml: of prediction; see runs.CascadeSettings.
+    """
+
+    stages: int = Field(2, ge=1, le=2)
+    negatives: PositiveFloat = 1.0
+    hard_above: float = Field(0.5, ge=0, lt=1)
+    hold_out: float = Field(0.25, ge=0, lt=1)
+    augment: Literal["none", "published", "mirrors", "symmetries", "rich"] = "published"
+    pass_above: float = Field(0.8, ge=0, lt=1)
+    larger_than_vox: int = Field(10, ge=0)
+    min_total_ml: float = Field(0.0, ge=0)
+
+
 class TrainingSettings(Strict):
     """How a network is trained. Defaults follow the 2021 report where it says (batch 8, BCE, Adam, 128 epochs).
 
+    batch_size: unset is 8 slices, or 128 patches. loss: `auto` is BCE for one probability, categorical cross-entropy
+        for those of several classes.
     learning_rate, beta1, beta2, epsilon: Adam (Kingma & Ba 2015, algorithm 1; epsilon outside the root).
     patience: epochs without an improvement of `monitor` before training stops; 0 never stops early.
     monitor: what early stopping and the best checkpoint watch; `auto` is the validation loss, or the training loss
@@ -45,8 +68,8 @@ class TrainingSettings(Strict):
     """
 
     epochs: PositiveInt = 128
-    batch_size: PositiveInt = 8
-    loss: Literal["bce", "dice"] = "bce"
+    batch_size: PositiveInt | None = None
+    loss: Literal["auto", "bce", "dice", "categorical_ce"] = "auto"
     learning_rate: PositiveFloat = 1e-3
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
@@ -55,6 +78,7 @@ class TrainingSettings(Strict):
     min_delta: float = Field(0.0, ge=0)
     monitor: Literal["auto", "validation_loss", "validation_dice", "train_loss"] = "auto"
     threshold: float = Field(0.5, gt=0, lt=1)
+    cascade: CascadeTraining = CascadeTraining()
 
 
 class TrainJob(Strict):
@@ -63,7 +87,9 @@ class TrainJob(Strict):
     shards: folder made by `mspipeline prepare`. run_folder: where this run writes.
     threads: of the framework; 0 takes every core this process may use. memory: PyEDDL's level, without effect on the
     other backends. certificates: folder in which to look for one that says that this backend's network is another's.
-    campaign, cell: set by a sweep.
+    stage: of a cascade, the one to train, counted from 1; all of them where unset. campaign, cell: set by a sweep.
+    checkpoint_every_s: seconds between checkpoints within an epoch, the most that a kill or a dead node costs.
+    processes: that train together, each on its share of every batch; see backends.process_group.
     """
 
     model: ModelSettings
@@ -72,38 +98,54 @@ class TrainJob(Strict):
     memory: Literal["low_mem", "mid_mem", "full_mem"] = "mid_mem"
     seed: int = Field(0, ge=0)
     threads: int = Field(0, ge=0)
+    processes: PositiveInt = 1
     shards: Path
     run_folder: Path
     training: TrainingSettings = TrainingSettings()
     certificates: Path | None = None
+    stage: PositiveInt | None = None
+    checkpoint_every_s: PositiveFloat = 300.0
     campaign: str = ""
     cell: str = ""
+
+
+Inference = Literal["auto", "dense", "patches"]
 
 
 class EvaluateJob(Strict):
     """One evaluation of a run on the cases of some subsets: `python -m jobs evaluate FILE`.
 
     subsets: of `train`, `validation`, `test`; empty means those of validation and test that have cases.
+    batch_size: unset is 8 slices, or 1,024 patches. inference, memory_budget_mb: as in PredictJob.
     """
 
     run_folder: Path
     shards: Path
     subsets: tuple[Literal["train", "validation", "test"], ...] = ()
     checkpoint: Literal["best", "last"] = "best"
-    batch_size: PositiveInt = 8
+    batch_size: PositiveInt | None = None
     threads: int = Field(0, ge=0)
+    inference: Inference = "auto"
+    memory_budget_mb: PositiveInt = 1024
 
 
 class PredictJob(Strict):
-    """Lesion maps for a folder of scans, written as a BIDS derivative: `python -m jobs predict FILE`."""
+    """Lesion maps for a folder of scans, written as a BIDS derivative: `python -m jobs predict FILE`.
+
+    batch_size: unset is 8 slices, or 1,024 patches.
+    inference: of a cascade, patch by patch, by dense tiles, which give the same probabilities, or what is faster at
+        each tile. memory_budget_mb: by which dense tiles may make the process grow, at most.
+    """
 
     run_folder: Path
     dataset: Path
     output: Path
     checkpoint: Literal["best", "last"] = "best"
-    batch_size: PositiveInt = 8
+    batch_size: PositiveInt | None = None
     threads: int = Field(0, ge=0)
     skip_incomplete: bool = False
+    inference: Inference = "auto"
+    memory_budget_mb: PositiveInt = 1024
 
 
 class SplitSettings(Strict):
@@ -116,13 +158,19 @@ class SplitSettings(Strict):
 
 
 class PrepareJob(Strict):
-    """Scans to shards: `python -m jobs prepare FILE`. recipe: a built-in name or a TOML file."""
+    """Scans to shards: `python -m jobs prepare FILE`. recipe: a built-in name or a TOML file.
+
+    resample_to: modality onto whose grid the other files of a case are put; the recipe's own where unset.
+    change_mask: take a mask of lesions that changed between two studies for a lesion mask (raw open-MS data).
+    """
 
     dataset: Path
     output: Path
     recipe: str = "slices2d"
     split: SplitSettings = SplitSettings()
     skip_incomplete: bool = False
+    resample_to: str | None = None
+    change_mask: bool = False
 
 
 class CollectJob(Strict):

@@ -3,7 +3,7 @@
 RUN/
   run.json                            what, with which data, where, and how it ended
   config.json                         the TrainJob as it was run
-  checkpoints/{best,last}.h5          of a cascade: checkpoints/stage<N>/{best,last}.h5
+  checkpoints/{best,last}.h5          of a cascade: checkpoints/stage<N>/{best,last,candidates}.h5
   epochs.csv  epochs.arrow            metric rows, for people and for the collector
   cases.csv   cases.arrow             rows per case of the last evaluation
   lesions.csv lesions.arrow           rows per lesion of those cases
@@ -82,6 +82,10 @@ class RunPaths:
         """The checkpoint of a cascade's stage, counted from 1."""
         return self.root / "checkpoints" / f"stage{number}" / f"{checkpoint}.h5"
 
+    def scores(self, number: int) -> Path:
+        """What a cascade's stage says of the candidates that the next one is trained on."""
+        return self.root / "checkpoints" / f"stage{number}" / "candidates.h5"
+
     @property
     def epochs(self) -> Path:
         return self.root / "epochs.arrow"
@@ -143,6 +147,7 @@ class RunRecord(Strict):
 
     cascade: of a run of several stages on patches; None of one network on slices. problem: why a training could not
     begin. certificates: those that count for this run; uncertified: why none does, empty where none was looked for.
+    processes: that trained it together; threads are of each.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -158,6 +163,7 @@ class RunRecord(Strict):
     memory: str = "mid_mem"
     seed: int
     threads: int
+    processes: int = 1
     started_utc: str
     ended_utc: str | None = None
     restart_count: int = 0
@@ -209,6 +215,8 @@ class PreparedData(Protocol):
 def config_hash(job: TrainJob, data: PreparedData) -> str:
     """SHA-256 of all that decides what a training gives and takes; paths, threads, a campaign's names do not enter."""
     settings = job.model_dump(mode="json", include={"model", "backend", "device", "memory", "seed", "training"})
+    if job.processes > 1:  # as good as none before it was a setting
+        settings["processes"] = job.processes
     return sha256_data({**settings, "data": [data.dataset_hash, data.split_hash, data.recipe_hash]})
 
 

@@ -53,8 +53,14 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the framework; 0: every core this process may use.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Images a batch. [default: 8 slices, 1024 patches]", show_default=False)
+]
 Checkpoint = Annotated[str, typer.Option(help="Weights to use: best or last.")]
+HowCascades = Annotated[
+    str, typer.Option("--inference", help="Of cascades: auto (whichever is faster), dense or patches.")
+]
+MemoryBudgetMb = Annotated[int, typer.Option(min=1, help="Of dense inference, in MB.")]
 SkipIncomplete = Annotated[bool, typer.Option("--skip-incomplete", help="Leave out cases without a modality.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value; repeatable.")]
 

@@ -157,7 +157,7 @@ def import_onnx(
     from mspipeline.console import stdout
     from mspipeline.display import print_json
     from mspipeline.inference.onnx_runs import import_run
-    from mspipeline.preprocess.recipe import Recipe, load_recipe
+    from mspipeline.preprocess.recipe import Recipe, load_slices_recipe
     from mspipeline.provenance import provenance
     from mspipeline.shards.manifest import load_manifest
 
@@ -167,7 +167,7 @@ def import_onnx(
         raise UsageError(f"--threshold is above 0 and below 1; received: {threshold}")
     data: dict[str, str] = {}
     if shards is None:
-        chosen = load_recipe(recipe, parse_assignments(settings or []))
+        chosen = load_slices_recipe(recipe, parse_assignments(settings or []))
     else:
         manifest = load_manifest(shards)
         chosen = parse(manifest.recipe, Recipe, where=f"{shards}: recipe")

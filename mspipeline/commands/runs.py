@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from mspipeline.commands.app import BatchSize, Checkpoint, Json, Settings, SkipIncomplete, Threads, app, run_job
+from mspipeline.commands.app import (
+    BatchSize,
+    Checkpoint,
+    HowCascades,
+    Json,
+    MemoryBudgetMb,
+    Settings,
+    SkipIncomplete,
+    Threads,
+    app,
+    run_job,
+)
 
 
 @app.command(epilog="example: mspipeline train unet2d shards/ --epochs 4 --set base_width=16 -o runs/")
@@ -19,9 +30,11 @@ def train(
         "runs"
     ),
     epochs: Annotated[int | None, typer.Option(help="[default: 128]", show_default=False)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="[default: 8]", show_default=False)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="[default: 8 slices, 128 patches]", show_default=False)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's. [default: 0.001]", show_default=False)] = None,
-    loss: Annotated[str | None, typer.Option(help="bce or dice. [default: bce]", show_default=False)] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="bce, dice or categorical_ce. [default: what fits]", show_default=False)
+    ] = None,
     patience: Annotated[int | None, typer.Option(help="Epochs without improvement before the end; 0: never.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of training settings; options replace its.")] = None,
     settings: Settings = None,
@@ -29,6 +42,13 @@ def train(
     memory: Annotated[str, typer.Option(help="PyEDDL's memory level: low_mem, mid_mem or full_mem.")] = "mid_mem",
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order of images, dropout.")] = 0,
     threads: Threads = 0,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Train in as many, each on its share of a batch; one per GPU.")
+    ] = 1,
+    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints within an epoch.")] = 300.0,
+    stage: Annotated[
+        int | None, typer.Option(min=1, help="Of a cascade on patches, train this stage alone. [default: all]")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a network. Run again to continue a training that was stopped; --set gives the model's arguments."""
@@ -53,6 +73,9 @@ def train(
         "memory": memory,
         "seed": seed,
         "threads": threads,
+        "processes": processes,
+        "stage": stage,
+        "checkpoint_every_s": checkpoint_every,
         "shards": shards.absolute(),
         "run_folder": output.absolute(),
         "training": {**training.model_dump(), **{key: value for key, value in chosen.items() if value is not None}},
@@ -73,8 +96,10 @@ def evaluate(
         list[str] | None, typer.Option(help="train, validation or test; repeatable. [default: those held out]")
     ] = None,
     checkpoint: Checkpoint = "best",
-    batch_size: BatchSize = 8,
+    batch_size: BatchSize = None,
     threads: Threads = 0,
+    inference: HowCascades = "auto",
+    memory_budget_mb: MemoryBudgetMb = 1024,
     as_json: Json = False,
 ) -> None:
     """Score a run case by case. Dice, IoU, precision, recall, specificity, volume error, on each scan's own grid."""
@@ -89,6 +114,8 @@ def evaluate(
         "checkpoint": checkpoint,
         "batch_size": batch_size,
         "threads": threads,
+        "inference": inference,
+        "memory_budget_mb": memory_budget_mb,
     }
     job = parse(document, EvaluateJob, where="command line")
     read_record(RunPaths(run))
@@ -102,8 +129,10 @@ def predict(
     dataset: Annotated[Path, typer.Argument(help="Scans, as for `prepare`; no masks needed.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The derivative goes in here.")] = Path("derivatives"),
     checkpoint: Checkpoint = "best",
-    batch_size: BatchSize = 8,
+    batch_size: BatchSize = None,
     threads: Threads = 0,
+    inference: HowCascades = "auto",
+    memory_budget_mb: MemoryBudgetMb = 1024,
     skip_incomplete: SkipIncomplete = False,
 ) -> None:
     """Write lesion maps of scans. A BIDS derivative, each map on the grid of its scan."""
@@ -118,6 +147,8 @@ def predict(
         "checkpoint": checkpoint,
         "batch_size": batch_size,
         "threads": threads,
+        "inference": inference,
+        "memory_budget_mb": memory_budget_mb,
         "skip_incomplete": skip_incomplete,
     }
     job = parse(document, PredictJob, where="command line")

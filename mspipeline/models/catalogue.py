@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from mspipeline.config import nearest
@@ -36,7 +37,7 @@ class ModelEntry:
         parameters = inspect.signature(self.build).parameters.values()
         return tuple(each.name for each in parameters if each.kind is not each.KEYWORD_ONLY)
 
-    @property
+    @cached_property
     def arguments(self) -> dict[str, Any]:
         """The arguments a user may set, with their defaults."""
         parameters = inspect.signature(self.build).parameters.values()

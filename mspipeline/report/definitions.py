@@ -16,6 +16,7 @@ _PHASE_MEANING = {
 _GRID_DICE = (
     "Dice of each case's voxels, 2TP/(2TP+FP+FN), on the training grid, averaged over the cases where it is defined"
 )
+_PATCH_DICE = "Of a cascade on patches: of the voxels that its last stage was given, chosen so that half are lesion."
 _REPORT_DICE = (
     "mean over slices with smooth = 1, so that an empty slice predicted empty scores 1; "
     "never compare it with the Dice above"
@@ -42,7 +43,7 @@ def best_dice(subset: str) -> Spec:
         if subset == "train"
         else "a maximum over epochs is optimistic: see the held-out cases"
     )
-    definition = f"Per run the best epoch's value ({why}). {_GRID_DICE}."
+    definition = f"Per run the best epoch's value ({why}). {_GRID_DICE}. {_PATCH_DICE}"
     return Spec(f"{subset}.best_dice", "Dice", f"Best Dice in {word}", "1", ".3f", definition)
 
 

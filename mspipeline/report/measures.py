@@ -30,7 +30,7 @@ def measure_runs(tables: Tables) -> dict[str, Measure]:
     measures["peak_rss_gb"] = _column(tables.runs, "run_id", "peak_rss_bytes", 1 / GB)
     for subset in ("train", "validation"):
         rows = tables.epochs.filter(pc.equal(tables.epochs["subset"], subset))
-        best = aggregate(rows, ["run_id"], [(name, "max") for name in _DICE_COLUMNS])
+        best = aggregate(_last_stage(rows), ["run_id"], [(name, "max") for name in _DICE_COLUMNS])
         for name in _DICE_COLUMNS:
             measures[f"{subset}.best_{name}"] = _column(best, "run_id", f"{name}_max")
         measures[f"{subset}.images_per_second"] = _throughput(rows)
@@ -42,6 +42,14 @@ def measure_runs(tables: Tables) -> dict[str, Measure]:
 def aggregate(table: pa.Table, keys: Sequence[str], parts: Sequence[tuple[str, str]]) -> pa.Table:
     """`table` grouped by `keys`. One thread: sums of floats then come out the same each time."""
     return table.group_by(list(keys), use_threads=False).aggregate(list(parts))
+
+
+def _last_stage(epochs: pa.Table) -> pa.Table:
+    """The epochs without those of a cascade's earlier stages, which were trained on easier patches."""
+    stages = epochs.append_column("number", pc.coalesce(epochs["stage"], pa.scalar(0, pa.int32())))
+    last = _column(aggregate(stages, ["run_id"], [("number", "max")]), "run_id", "number_max")
+    of_run = pa.array([last[run] for run in stages["run_id"].to_pylist()], pa.int32())
+    return stages.filter(pc.equal(stages["number"], of_run))
 
 
 def _column(table: pa.Table, key: str, name: str, scale: float = 1.0) -> dict[str, float]:

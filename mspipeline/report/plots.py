@@ -36,6 +36,7 @@ _PHASES = {
     "setup": "#ECECEC",
     "train": "#DCEBF7",
     "validation": "#FBE3CF",
+    "mining": "#E4DCF1",
     "checkpoint": "#F3DCEB",
     "evaluate": "#D8EFE6",
 }

@@ -15,7 +15,7 @@ from mspipeline.telemetry.shard import StreamWriter
 
 log = logging.getLogger(__name__)
 
-Phase = Literal["setup", "train", "validation", "checkpoint", "evaluate", "predict", "prepare"]
+Phase = Literal["setup", "train", "validation", "mining", "checkpoint", "evaluate", "predict", "prepare"]
 PHASES: tuple[str, ...] = get_args(Phase)
 
 

@@ -86,7 +86,8 @@ EVENTS = _schema(
     [
         *_IDENTITY,
         _field("kind", _LABEL),  # "begin" or "end"
-        _field("phase", _LABEL),  # "setup", "train", "validation", "evaluate", "predict", "prepare", "checkpoint"
+        # "setup", "train", "validation", "mining", "evaluate", "predict", "prepare", "checkpoint"
+        _field("phase", _LABEL),
         _field("epoch", pa.int32()),  # counted from 1; null outside epochs
     ],
 )

@@ -10,25 +10,52 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
-from mspipeline.backends.base import Backend, StepResult
+import numpy as np
+import numpy.typing as npt
+
+from mspipeline.backends.base import Backend, FloatArray, StepResult
+from mspipeline.backends.process_group import ALONE, ProcessGroup
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import RunFolderError, SuiteError
 from mspipeline.runs import RunPaths, write_rows
-from mspipeline.shards.reader import Batch, ShardReader
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import EPOCHS
 from mspipeline.training.checkpoint import Checkpoint, write_checkpoint
 from mspipeline.training.scores import EpochScores
+from mspipeline.training.targets import in_classes
+from mspipeline.training.together import Together
 
 log = logging.getLogger(__name__)
 
 Stop = Callable[[], SuiteError | None]
 """Asked between steps: the error to end with once the state is saved, or None to go on."""
+
+
+class Batch(Protocol):
+    """images: (N, *spatial, C) float32. masks: (N, *spatial, 1), or (N, 1) of patches, 0.0 or 1.0. cases: (N,)."""
+
+    @property
+    def images(self) -> FloatArray: ...
+    @property
+    def masks(self) -> FloatArray: ...
+    @property
+    def cases(self) -> npt.NDArray[np.int32]: ...
+
+
+class BatchReader(Protocol):
+    """Batches of a subset, epoch by epoch: a `ShardReader` of slices, a `PatchReader` of patches."""
+
+    @property
+    def case_ids(self) -> Sequence[str]: ...
+    @property
+    def steps(self) -> int: ...
+    def epoch(self, number: int, *, first_step: int = 0) -> Generator[Batch, None, None]: ...
 
 
 class Observer(Protocol):
@@ -54,9 +81,18 @@ class Identity:
     restart_count: int
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Which stage of a cascade is trained. epochs_before, rows_before: of the stages before it; epochs count on."""
+
+    number: int
+    epochs_before: int = 0
+    rows_before: tuple[dict[str, Any], ...] = ()
+
+
 @dataclass
 class Progress:
-    """Where a training is. epoch: counted from 1, the one under way; step: optimiser steps done in it."""
+    """Where a training is. epoch: the one under way, counted from 1 in each stage; step: optimiser steps done in it."""
 
     epoch: int = 1
     step: int = 0
@@ -72,14 +108,17 @@ class Progress:
 class Training:
     """One training of a compiled backend on readers of its subsets; `run` does it.
 
-    validation: None where the split has no validation cases.
+    validation: None where there is nothing to validate on. classes: of the output, see `targets`. stage: None of a
+    network that is no cascade's.
+    checkpoint_every_s: seconds of work that a kill may cost, beside the checkpoint after each epoch.
+    group: the processes that train it together; each is given the same readers, and rank 0 alone writes.
     """
 
     def __init__(
         self,
         backend: Backend,
-        train: ShardReader,
-        validation: ShardReader | None,
+        train: BatchReader,
+        validation: BatchReader | None,
         settings: TrainingSettings,
         *,
         paths: RunPaths,
@@ -87,12 +126,19 @@ class Training:
         events: EventWriter,
         observer: Observer,
         stop: Stop,
+        classes: int = 1,
+        stage: Stage | None = None,
+        checkpoint_every_s: float = math.inf,
+        group: ProcessGroup = ALONE,
     ) -> None:
         self._backend, self._train, self._validation, self._settings = backend, train, validation, settings
         self._paths, self._identity, self._events = paths, identity, events
-        self._observer, self._stop = observer, stop
+        self._observer, self._stop, self._classes, self._stage = observer, stop, classes, stage
+        self._best, self.last = checkpoint_paths(paths, stage)
         self.monitor = monitor_of(settings, has_validation=validation is not None)
         self.progress = Progress()
+        self.together = Together(backend, group)
+        self._checkpoint_every_s, self._saved, self._saved_steps = checkpoint_every_s, time.monotonic(), 0
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of this very run. Raises RunFolderError where it is another's."""
@@ -102,80 +148,108 @@ class Training:
         ):
             if ours != theirs:
                 raise RunFolderError(
-                    f"{self._paths.last}: made with another {what} ({theirs[:12]}, this run: {ours[:12]}); "
+                    f"{self.last}: made with another {what} ({theirs[:12]}, this run: {ours[:12]}); "
                     "train into another folder"
                 )
         self._backend.set_weights(checkpoint.weights)
         self._backend.set_state(checkpoint.state)
         self.progress = Progress(**checkpoint.progress)
+        self._saved_steps = self.progress.steps_total
 
     def run(self) -> Progress:
         """Train until the last epoch or until patience ends. Raises what `stop` gives, the state saved before."""
-        settings = self._settings
-        while self.progress.epoch <= settings.epochs and not self._out_of_patience():
+        settings, progress = self._settings, self.progress
+        self.together.check_alike((progress.epoch, progress.step), self._identity.config_hash)
+        while not is_over(self.progress, settings):
             rows = [self._train_epoch()]
             if self._validation is not None:
                 rows.append(self._validate(self._validation))
             self._finish_epoch(rows)
         return self.progress
 
-    def _out_of_patience(self) -> bool:
-        patience = self._settings.patience
-        return patience > 0 and self.progress.epochs_without_improvement >= patience
+    @property
+    def epochs_done(self) -> int:
+        """Finished epochs, those of earlier stages included."""
+        return self._epoch - 1
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of the best checkpoint, counted through all stages."""
+        best, before = self.progress.best_epoch, self._epoch - self.progress.epoch
+        return None if best is None else best + before
+
+    @property
+    def _epoch(self) -> int:
+        """The epoch under way, counted through all stages."""
+        return self.progress.epoch + (0 if self._stage is None else self._stage.epochs_before)
+
+    @property
+    def _epochs(self) -> int:
+        return self._settings.epochs + (0 if self._stage is None else self._stage.epochs_before)
 
     def _train_epoch(self) -> dict[str, Any]:
         progress, reader = self.progress, self._train
         scores = EpochScores(len(reader.case_ids), self._settings.threshold)
         if progress.scores is not None:
-            scores.restore(progress.scores)
-        self._observer.epoch_begins(progress.epoch, self._settings.epochs, "train", reader.steps, progress.step)
+            scores.restore(self.together.own(progress.scores))
+        self._observer.epoch_begins(self._epoch, self._epochs, "train", reader.steps, progress.step)
         began = time.perf_counter() - progress.seconds
-        with self._events.phase("train", progress.epoch):
+        with self._events.phase("train", self._epoch):
             batches = reader.epoch(progress.epoch, first_step=progress.step)
             for batch in batches:
                 self._step(self._backend.train_step, batch, scores, began)
                 progress.step += 1
                 progress.steps_total += 1
-                if error := self._stop():
+                error, due = self.together.settled(self._stop(), self._due())
+                if error or due:
                     progress.seconds = time.perf_counter() - began
-                    progress.scores = scores.to_json()
+                    progress.scores = self.together.of_each(scores.to_json())
                     self._save_last()
+                if error:
                     raise error
         # From here on the epoch's steps are done: a stop during validation comes back to validation alone.
         progress.seconds = time.perf_counter() - began
-        progress.scores = scores.to_json()
-        return self._row("train", scores, progress.seconds)
+        progress.scores = self.together.of_each(scores.to_json())
+        return self._row("train", scores, progress.seconds, self.together.total(progress.scores))
 
-    def _validate(self, reader: ShardReader) -> dict[str, Any]:
+    def _validate(self, reader: BatchReader) -> dict[str, Any]:
         progress = self.progress
         scores = EpochScores(len(reader.case_ids), self._settings.threshold)
-        self._observer.epoch_begins(progress.epoch, self._settings.epochs, "validation", reader.steps, 0)
+        self._observer.epoch_begins(self._epoch, self._epochs, "validation", reader.steps, 0)
         began = time.perf_counter()
-        with self._events.phase("validation", progress.epoch):
+        with self._events.phase("validation", self._epoch):
             for batch in reader.epoch(progress.epoch):
                 self._step(self._backend.evaluate_step, batch, scores, began)
-                if error := self._stop():
+                error, due = self.together.settled(self._stop(), self._due())
+                if error or due:
                     self._save_last()
+                if error:
                     raise error
-        return self._row("validation", scores, time.perf_counter() - began)
+        totals = self.together.total(self.together.of_each(scores.to_json()))
+        return self._row("validation", scores, time.perf_counter() - began, totals)
 
     def _step(self, step: Callable[..., StepResult], batch: Batch, scores: EpochScores, began: float) -> None:
-        result = step(batch.images, batch.masks)
+        share = self.together.share(batch.images, batch.masks, batch.cases)
+        result = step(share.images, in_classes(share.masks, self._classes), whole=share.whole)
         if not math.isfinite(result.loss):
             raise SuiteError(
-                f"{self._paths.root}: loss is {result.loss} in epoch {self.progress.epoch}, step {self.progress.step}; "
+                f"{self._paths.root}: loss is {result.loss} in epoch {self._epoch}, step {self.progress.step}; "
                 "training diverged: lower `learning_rate`"
             )
-        scores.add(batch.cases, batch.masks, result.probability, result.loss)
+        if self.together.writes or not share.whole:
+            scores.add(share.cases, share.masks, result.probability, result.loss)
         seconds = max(time.perf_counter() - began, 1e-9)
-        self._observer.step_done(scores.running_loss, scores.running_dice, scores.images / seconds)
+        # Of this process's shares: what all have is exchanged at the end of a pass.
+        self._observer.step_done(scores.running_loss, scores.running_dice, self.together.size * scores.images / seconds)
 
-    def _row(self, subset: str, scores: EpochScores, seconds: float) -> dict[str, Any]:
+    def _row(self, subset: str, scores: EpochScores, seconds: float, totals: dict[str, Any]) -> dict[str, Any]:
+        scores.restore(totals)
         return {
             "run_id": self._identity.run_id,
             "restart_count": self._identity.restart_count,
             "time_utc": datetime.now(UTC).isoformat(),
-            "epoch": self.progress.epoch,
+            "epoch": self._epoch,
+            "stage": None if self._stage is None else self._stage.number,
             "subset": subset,
             "steps_total": self.progress.steps_total,
             "seconds": seconds,
@@ -194,21 +268,35 @@ class Training:
             progress.best_value, progress.best_epoch, progress.epochs_without_improvement = value, progress.epoch, 0
         else:
             progress.epochs_without_improvement += 1
-        with self._events.phase("checkpoint", progress.epoch):
+        finished = self._epoch
+        with self._events.phase("checkpoint", finished):
             if progress.best_epoch in (
                 progress.epoch,
                 None,
             ):  # until a score is defined, the newest weights are the best
-                write_checkpoint(self._paths.best, self._checkpoint(weights_only=True))
-            finished, progress.epoch = progress.epoch, progress.epoch + 1
+                self._write(self._best, self._checkpoint(weights_only=True))
+            progress.epoch += 1
             progress.step, progress.seconds, progress.scores = 0, 0.0, None
             self._save_last()
         log.info("epoch done run=%s epoch=%d monitor=%s value=%s", self._identity.run_id, finished, self.monitor, value)
-        self._observer.epoch_ended(finished, settings.epochs, rows)
+        self._observer.epoch_ended(finished, self._epochs, rows)
+
+    def _due(self) -> bool:
+        """Whether a periodic checkpoint is due: so much may be lost with a process that is killed or a dead node."""
+        due = time.monotonic() - self._saved >= self._checkpoint_every_s
+        return due and self.progress.steps_total > self._saved_steps
+
+    def _write(self, path: Path, checkpoint: Checkpoint) -> None:
+        if self.together.writes:
+            write_checkpoint(path, checkpoint)
 
     def _save_last(self) -> None:
-        write_checkpoint(self._paths.last, self._checkpoint(weights_only=False))
-        write_rows(self._paths.epochs, [_arrow_row(row) for row in self.progress.rows], EPOCHS)
+        last = self._checkpoint(weights_only=False)
+        before = () if self._stage is None else self._stage.rows_before
+        self._write(self.last, last)
+        if self.together.writes:
+            write_rows(self._paths.epochs, [_arrow_row(row) for row in (*before, *self.progress.rows)], EPOCHS)
+        self._saved, self._saved_steps = time.monotonic(), self.progress.steps_total
 
     def _checkpoint(self, *, weights_only: bool) -> Checkpoint:
         return Checkpoint(
@@ -218,6 +306,19 @@ class Training:
             {} if weights_only else self._backend.state(),
             {"epoch": self.progress.epoch} if weights_only else dataclasses.asdict(self.progress),
         )
+
+
+def is_over(progress: Progress, settings: TrainingSettings) -> bool:
+    """Whether a training has come to its last epoch, or its patience to an end."""
+    out_of_patience = 0 < settings.patience <= progress.epochs_without_improvement
+    return progress.epoch > settings.epochs or out_of_patience
+
+
+def checkpoint_paths(paths: RunPaths, stage: Stage | None) -> tuple[Path, Path]:
+    """Where the best and the last checkpoint of a training are."""
+    if stage is None:
+        return paths.best, paths.last
+    return paths.stage(stage.number, "best"), paths.stage(stage.number, "last")
 
 
 def monitor_of(settings: TrainingSettings, *, has_validation: bool) -> str:

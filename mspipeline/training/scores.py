@@ -12,7 +12,7 @@ from mspipeline.metrics import overlap
 
 
 class EpochScores:
-    """Loss and Dice of a pass, whatever the order in which its slices come.
+    """Loss and Dice of a pass, whatever the order in which its slices or patches come.
 
     cases: how many cases the reader numbers. threshold: probability from which a voxel counts as lesion.
     """
@@ -30,13 +30,20 @@ class EpochScores:
         probability: npt.NDArray[np.float32],
         loss: float,
     ) -> None:
-        """Count one batch. cases: (N,); masks, probability: (N, H, W, 1); loss: mean over the batch."""
-        masks, probability = masks[..., 0], probability[..., 0]  # (N, H, W, 1) -> (N, H, W)
+        """Count one batch.
+
+        cases: (N,). masks: (N, *spatial, 1); patches with one label each have no spatial axes, and no slice Dice.
+        probability: (N, *spatial, 1) of lesion, or (N, *spatial, 2) of background and lesion. loss: the batch's mean.
+        """
+        masks, probability = masks[..., 0], probability[..., -1]  # (N, *spatial, 1 or 2) -> (N, *spatial)
         truth, prediction = masks > 0, probability >= self._threshold
-        per_image = [np.count_nonzero(each, axis=(1, 2)) for each in (truth & prediction, truth, prediction)]
+        spatial = tuple(range(1, masks.ndim))
+        per_image = [np.count_nonzero(each, axis=spatial) for each in (truth & prediction, truth, prediction)]
         np.add.at(self._counts, cases, np.stack(per_image, axis=1))
-        hard = overlap.slice_dice_hard_smooth1(masks, probability, self._threshold)
-        soft = overlap.slice_dice_soft_smooth1(masks, probability)
+        hard = soft = np.full(1, np.nan)
+        if len(spatial) == 2:
+            hard = overlap.slice_dice_hard_smooth1(masks, probability, self._threshold)
+            soft = overlap.slice_dice_soft_smooth1(masks, probability)
         self._sums += loss * len(cases), hard.sum(), soft.sum()
         self.images += len(cases)
 

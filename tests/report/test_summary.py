@@ -74,6 +74,13 @@ def test_the_best_epoch_of_each_run_is_averaged_and_nan_is_no_score(tables_folde
     assert cell(folder, "validation.best_dice_slice_soft_smooth1").value is None
 
 
+def test_the_best_dice_of_a_cascade_is_that_of_its_last_stage(tables_folder: Write) -> None:
+    epochs = [epoch_row("a", epoch, "validation", stage=1 + (epoch > 2), dice=1 - epoch / 10) for epoch in (1, 2, 3, 4)]
+    epochs += [epoch_row("b", 1, "validation", dice=0.4)]
+    folder = tables_folder(runs=[run_row("a"), run_row("b", backend="torch")], epochs=epochs)
+    assert [each.value for each in summarise(load_tables(folder)).row("validation.best_dice").cells] == [0.7, 0.4]
+
+
 def test_lesion_rows_are_of_the_most_held_out_subset_and_leave_undefined_cases_out(tables_folder: Write) -> None:
     cases = [
         case_row("a", f"sub-{number}", subset, msseg2016_f1=f1, hd95_mm=mm)
