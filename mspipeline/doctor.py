@@ -7,33 +7,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
 from mspipeline.backends.registry import BACKENDS, availability
 from mspipeline.errors import SuiteError
 from mspipeline.telemetry.gpu import open_gpus
+from slurm.finding import Finding
+from slurm.probe import probe_site
 from slurm.site import load_site
+from slurm.site_check import site_findings
 
 FREE_DISK_GB = 5.0
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at. remedy: what to do where it is missing or broken, else empty."""
+def examine(site: str, *, probe: bool = False) -> list[Finding]:
+    """Look at Python, cores, memory, disk, backends, GPU, the site and its live cluster.
 
-    what: str
-    state: Literal["ok", "missing", "broken"]
-    detail: str
-    remedy: str = ""
-
-
-def examine(site: str) -> list[Finding]:
-    """Look at Python, cores, memory, disk, backends, GPU, the site and its scheduler. Nothing is changed."""
-    return [_python(), _machine(), _disk(), *(_backend(name) for name in BACKENDS), _gpu(), *_site(site)]
+    probe: start a short job on each of the site's partitions too; else nothing is changed.
+    """
+    return [_python(), _machine(), _disk(), *(_backend(name) for name in BACKENDS), _gpu(), *_site(site, probe)]
 
 
 def _python() -> Finding:
@@ -83,18 +77,11 @@ def _gpu() -> Finding:
     return Finding("GPU", "ok", ", ".join(gpus.names))
 
 
-def _site(name: str) -> list[Finding]:
+def _site(name: str, probe: bool) -> list[Finding]:
     try:
         site = load_site(name)
     except SuiteError as error:
         return [Finding(f"site {name}", "broken", str(error), "mend the site file")]
     if site.executor == "local":
         return [Finding(f"site {name}", "ok", "runs cells on this machine, one at a time unless it says otherwise")]
-    findings = []
-    for program in ("sbatch", "squeue", "sacct", "scancel"):
-        path = shutil.which(program)
-        if path is None:
-            findings.append(
-                Finding(f"site {name}", "missing", f"no {program} on the PATH", "work on a login node of the cluster")
-            )
-    return findings or [Finding(f"site {name}", "ok", "SLURM's commands are on the PATH")]
+    return [*site_findings(site), *(probe_site(site, Path.cwd()) if probe else ())]

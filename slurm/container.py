@@ -17,6 +17,8 @@ from mspipeline.errors import ConfigError, UsageError
 
 PASSED = (
     "CUDA_VISIBLE_DEVICES",
+    "MASTER_ADDR",
+    "MASTER_PORT",
     "MSPIPELINE_*",
     "OMP_NUM_THREADS",
     "PMI_*",
@@ -43,7 +45,8 @@ class Container:
 
     runtime: `none` (outside of any image), `apptainer`, `singularity`, `podman` or `docker`. image: a file or a
     reference. folder: where the command starts, as seen inside. gpu: whether it is given the job's GPUs. environment:
-    all the variables that it sees, besides those of the image. user, group: numbers, who owns what it writes.
+    all the variables that it sees, besides those of the image. user, group: numbers, who owns what it writes. cores,
+    memory_mib: what the job may use, none given means all; only Docker has to be told.
     """
 
     runtime: str
@@ -54,6 +57,8 @@ class Container:
     environment: Mapping[str, str] = field(default_factory=dict)
     user: int = 0
     group: int = 0
+    cores: tuple[int, ...] = ()
+    memory_mib: int | None = None
 
 
 def argv(container: Container, command: Sequence[str]) -> list[str]:
@@ -137,9 +142,13 @@ def _apptainer(container: Container) -> list[str]:
 
 
 def _docker(container: Container) -> list[str]:
+    """Docker's daemon starts the container, outside of the job and so of its cores and its memory."""
+    limits = ["--cpuset-cpus", ",".join(map(str, container.cores))] if container.cores else []
+    limits += ["--memory", f"{container.memory_mib}m"] if container.memory_mib else []
     chosen = container.environment.get("CUDA_VISIBLE_DEVICES")
     devices = ["--gpus", "all" if chosen is None else f'"device={chosen}"'] if container.gpu and chosen != "" else []
-    return [*_oci(container), "--user", f"{container.user}:{container.group}", *devices, *_oci_end(container)]
+    user = ["--user", f"{container.user}:{container.group}"]
+    return [*_oci(container), *user, *limits, *devices, *_oci_end(container)]
 
 
 def _podman(container: Container) -> list[str]:

@@ -23,6 +23,8 @@ class Partition(Strict):
 
     device: what its nodes offer. cpus: per cell. time_min: limit of one attempt of a cell, which then continues.
     gres: generic resources as sbatch takes them, e.g. `gpu:t4:1`.
+    pack: so many cells of one process run side by side in one job, which asks for that many times cpus and mem_gb; they
+        share its gres.
     """
 
     device: Literal["cpu", "gpu"] = "cpu"
@@ -32,6 +34,7 @@ class Partition(Strict):
     gres: str | None = None
     account: str | None = None
     qos: str | None = None
+    pack: PositiveInt = 1
 
     @field_validator("gres")
     @classmethod
@@ -42,6 +45,21 @@ class Partition(Strict):
         return value
 
 
+class Image(Strict):
+    """The image of one backend. file: in image_folder, or a path; for docker and podman a reference.
+
+    digest: `sha256:` of the file, so that no other comes into use unseen; a reference has its own: `NAME@sha256:...`.
+    """
+
+    file: str
+    digest: str | None = Field(None, pattern=r"^sha256:[0-9a-f]{64}$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_word_is_the_file(cls, value: object) -> object:
+        return {"file": value} if isinstance(value, str) else value
+
+
 class Site(Strict):
     """Where cells run. All but name, executor and, on SLURM, a partition is optional.
 
@@ -50,9 +68,11 @@ class Site(Strict):
         takes every core, so several at a time share them.
     partitions: by the scheduler's own names; a local site needs none.
     account, qos: of every partition that names none of its own.
+    tries: so often in a row may a cell die without getting further before it has failed for good.
     warn_s: seconds before a cell's time limit at which it is told to save its state and be queued again.
     container: runtime that starts the cells; `none` runs them in this environment.
-    images: by backend; a file in image_folder for apptainer and singularity, a reference for docker and podman.
+    images: by backend; a file in image_folder for apptainer and singularity, a reference for docker and podman; or
+        `{ file = ..., digest = "sha256:..." }`.
     binds: what the container sees besides a campaign's own folders: `/path`, `/path:/inside`, `/path:/inside:ro`.
     scratch: fast folder of a node, TMPDIR of the cells. It and the binds may name variables of the job: `/local/$USER`.
     pass_environment: variables that enter the container besides those of slurm.container.PASSED; `NAME` or `PREFIX_*`.
@@ -66,10 +86,11 @@ class Site(Strict):
     partitions: dict[str, Partition] = Field(default_factory=dict)
     account: str | None = None
     qos: str | None = None
+    tries: PositiveInt = 3
     warn_s: PositiveInt = 90
     container: str = "none"
     image_folder: Path | None = None
-    images: dict[str, str] = Field(default_factory=dict)
+    images: dict[str, Image] = Field(default_factory=dict)
     binds: tuple[str, ...] = ()
     scratch: str | None = None
     pass_environment: tuple[str, ...] = ()
@@ -123,6 +144,11 @@ class Site(Strict):
             raise ValueError("a container needs executor = 'slurm'; local cells run in this environment")
         if self.container in ("docker", "podman") and self.image_folder:
             raise ValueError(f"image_folder is for apptainer and singularity; {self.container} takes [images] alone")
+        for backend, image in self.images.items():
+            if self.container in ("docker", "podman") and image.digest:
+                raise ValueError(
+                    f"images.{backend}: {self.container} takes the digest in the reference: NAME@sha256:..."
+                )
         if self.mpi_plugin and self.mpi != "srun":
             raise ValueError(f"mpi_plugin is srun's; with mpi = {self.mpi!r} leave it out")
         return self
@@ -162,7 +188,7 @@ class Site(Strict):
                 f"site {self.name}: no image for backend {backend!r}; it has {has}; "
                 f"add `{backend} = ...` under [images] of the site file"
             )
-        named = self.images[backend]
+        named = self.images[backend].file
         if self.container in ("docker", "podman"):
             return named
         path = (self.image_folder or Path()) / named
@@ -171,7 +197,12 @@ class Site(Strict):
                 f"site {self.name}: image {named!r} of backend {backend!r} has no folder; set image_folder"
             )
         if not path.exists():
-            raise ConfigError(f"{path}: no such image (backend {backend!r}, site {self.name}); build or copy it there")
+            there = sorted(each.name for each in path.parent.glob("*.sif"))
+            has = f"it has {', '.join(there)}" if there else "it has none"
+            raise ConfigError(
+                f"{path}: no such image (backend {backend!r}, site {self.name}); "
+                f"{path.parent} {has.removeprefix('it ')}; build or copy it there"
+            )
         return str(path)
 
     def mpi_command(self, ranks: int) -> list[str]:

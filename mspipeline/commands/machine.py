@@ -9,13 +9,14 @@ import typer
 from mspipeline.commands.app import Json, app
 
 
-@app.command(epilog="example: mspipeline doctor")
+@app.command(epilog="example: mspipeline doctor --site mysite.toml --probe")
 def doctor(
     site: Annotated[str, typer.Option(help="Built-in site or TOML file.")] = "local",
+    probe: Annotated[bool, typer.Option("--probe", help="Start a job of ten seconds on each partition.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what works here and what is missing."""
+    """Say what works here and what is missing, and hold a site against its live cluster."""
     from mspipeline.display import print_findings
     from mspipeline.doctor import examine
 
-    print_findings(examine(site), as_json=as_json)
+    print_findings(examine(site, probe=probe), as_json=as_json)

@@ -4,6 +4,7 @@ import shlex
 import pytest
 
 import slurm.container
+import slurm.podman
 from mspipeline.errors import ConfigError, UsageError
 from slurm.container import Bind, Container, argv, expand, parse_bind, passed
 
@@ -48,6 +49,12 @@ def test_docker_on_cores():
     assert (
         text("docker", environment={"A": "b"}) == f"docker {OCI} --user 1234:100 --env A=b --entrypoint '' app:1 {END}"
     )
+
+
+def test_docker_whose_daemon_is_outside_of_the_job_is_told_the_jobs_cores_and_memory():
+    limited = text("docker", cores=(2, 3), memory_mib=2048)
+    assert f"--user 1234:100 --cpuset-cpus 2,3 --memory 2048m --entrypoint '' app:1 {END}" in limited
+    assert text("podman", cores=(2, 3), memory_mib=2048) == text("podman")
 
 
 def test_docker_is_given_the_gpus_of_the_job_and_numbers_them_from_0():
@@ -135,3 +142,4 @@ def test_an_unknown_runtime_is_answered_with_the_known_ones():
 
 def test_the_examples_in_the_docstrings_hold():
     assert doctest.testmod(slurm.container).failed == 0
+    assert doctest.testmod(slurm.podman).failed == 0

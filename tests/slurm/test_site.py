@@ -117,7 +117,7 @@ def contained(tmp_path, **values):
 
 def test_an_image_is_a_file_of_the_image_folder_that_has_to_be_there(tmp_path):
     site = contained(tmp_path, container="apptainer", image_folder=tmp_path, images={"torch": "torch.sif"})
-    with pytest.raises(ConfigError, match=r"torch\.sif: no such image \(backend 'torch', site x\); build or copy it"):
+    with pytest.raises(ConfigError, match=r"torch\.sif: no such image \(backend 'torch', site x\); .* has none"):
         site.image_for("torch")
     (tmp_path / "torch.sif").touch()
     assert site.image_for("torch") == str(tmp_path / "torch.sif")
@@ -132,6 +132,21 @@ def test_an_image_without_a_folder_is_refused_and_a_reference_is_taken_as_it_is(
     assert (
         contained(tmp_path, container="docker", images={"torch": "a/b@sha256:0"}).image_for("torch") == "a/b@sha256:0"
     )
+
+
+def test_an_image_may_be_pinned_by_its_digest_in_the_way_of_its_runtime(tmp_path):
+    digest = f"sha256:{'0' * 64}"
+    text = (
+        'name = "x"\nexecutor = "slurm"\ncontainer = "apptainer"\nimage_folder = "/i"\n[partitions.cores]\n[images]\n'
+    )
+    site = load_site(written(tmp_path, f'{text}jax = {{ file = "a.sif", digest = "{digest}" }}\ntorch = "b.sif"\n'))
+    assert [(image.file, image.digest) for image in site.images.values()] == [("a.sif", digest), ("b.sif", None)]
+    assert Site.model_validate(site.model_dump(mode="json")) == site
+    with pytest.raises(ConfigError, match=r"images\.jax\.digest: .*"):
+        load_site(written(tmp_path, f'{text}jax = {{ file = "a.sif", digest = "sha256:0" }}\n'))
+    docker = text.replace('apptainer"\nimage_folder = "/i"', 'docker"')
+    with pytest.raises(ConfigError, match=r"images\.jax: docker takes the digest in the reference: NAME@sha256:"):
+        load_site(written(tmp_path, f'{docker}jax = {{ file = "a", digest = "{digest}" }}\n'))
 
 
 @pytest.mark.parametrize(

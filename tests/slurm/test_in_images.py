@@ -1,0 +1,188 @@
+"""Cells in images on the tests' cluster: Docker, Podman and Apptainer for real (image_runtimes.py)."""
+
+import json
+import os
+import signal
+
+import pytest
+from campaign_program import cell_commands
+from image_runtimes import BINDS, LABELS, NoRuntime, start_runtime
+from process_watch import wait_for
+
+from mspipeline import __version__
+from mspipeline.config import TrainingSettings
+from mspipeline.files import read_json
+from mspipeline.runs import RunPaths, read_rows
+from mspipeline.telemetry.schema import EPOCHS
+from slurm.attempt import read_attempt
+from slurm.campaign import Campaign
+from slurm.follow import CellsFailed
+from slurm.host_check import image_findings
+from slurm.image import look_into
+from slurm.node import Surroundings
+from slurm.probe import probe_site
+from slurm.site import Partition, Site
+from slurm.submit import Order, read_submission, submit_together
+from slurm.sweep import Matrix, Sweep
+
+pytestmark = [pytest.mark.slurm, pytest.mark.container]
+
+
+@pytest.fixture(scope="module", params=["docker", "podman", "apptainer"])
+def started_runtime(request):
+    try:
+        with start_runtime(request.param) as runtime:
+            yield runtime
+    except NoRuntime as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def runtime(started_runtime, monkeypatch):
+    for name, value in started_runtime.environment.items():
+        monkeypatch.setenv(name, value)
+    return started_runtime
+
+
+def site_of(runtime, **values):
+    return Site(
+        **{
+            "name": "images",
+            "executor": "slurm",
+            "container": runtime.name,
+            "images": {"tensorflow": runtime.image},
+            "binds": BINDS,
+            "partitions": {"cpu": Partition(cpus=2, mem_gb=3, time_min=10)},
+            **values,
+        }
+    )
+
+
+def lines(folder, name):
+    path = folder / name
+    return path.read_text().splitlines() if path.exists() else []
+
+
+LOOK_AROUND = """
+cat /etc/image-name; echo user $(id -u):$(id -g); echo folder $PWD; echo digest $MSPIPELINE_IMAGE_DIGEST
+echo job $SLURM_JOB_ID; echo secret ${SECRET:-unseen}; touch $TMPDIR/here "$PWD/written"
+touch /usr/here 2>/dev/null || echo read-only
+"""
+
+
+def test_a_command_in_an_image_sees_its_folder_and_its_job_and_nothing_else(
+    cluster, runtime, make_campaign, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("SECRET", "not for images")
+    site = site_of(runtime, scratch=f"{tmp_path}/scratch")
+    campaign = make_campaign(site=site, seeds=(0,))
+    folder = campaign.cells[0].train.run_folder
+    ended = []
+    with pytest.raises(CellsFailed):  # it looks around and writes no rows
+        ended = campaign.run(commands=lambda cell: [["sh", "-c", LOOK_AROUND]], poll_s=0.1)
+    assert ended == []
+    submission = read_submission(folder)
+    said = submission.log.read_text().splitlines()
+    digest = look_into(runtime.name, runtime.image).digest
+    assert "app" in said
+    assert f"user {os.getuid()}:{os.getgid()}" in said
+    assert f"folder {folder}" in said
+    assert f"digest {digest or ''}".strip() in [line.strip() for line in said]
+    assert f"job {submission.job_id.partition('_')[0]}" in said
+    assert "secret unseen" in said
+    assert "read-only" in said
+    assert (folder / "written").stat().st_uid == os.getuid()
+    assert (tmp_path / "scratch" / "here").exists()
+
+
+@pytest.mark.slow
+def test_a_cell_in_an_image_that_is_put_back_saves_its_state_and_goes_on(cluster, runtime, make_campaign):
+    campaign = make_campaign(site=site_of(runtime), seeds=(0,), epochs=12)
+    folder = campaign.cells[0].train.run_folder
+
+    def requeue_once(table):
+        if table[0].epoch >= 2 and not lines(folder, "stopped.txt"):
+            cluster.run("scontrol", "requeue", read_submission(folder).job_id)
+            wait_for(lambda: lines(folder, "stopped.txt"), 30)
+            cluster.start_again(read_submission(folder).job_id)
+
+    (state,) = campaign.run(requeue_once, commands=cell_commands("--epoch-seconds", "0.4"), poll_s=0.1)
+    assert (state.state, state.attempt) == ("done", 1)
+    (stopped,) = lines(folder, "stopped.txt")
+    assert set(json.loads(stopped)) == {signal.SIGTERM}  # from SLURM itself, and passed on: it may come twice
+    assert lines(folder, "epochs.txt") == [str(epoch) for epoch in range(1, 13)]
+    assert read_attempt(folder).exit_code == 0
+
+
+def test_an_image_says_what_it_is_and_a_wrong_one_is_told_with_its_digest(runtime, tmp_path):
+    facts = look_into(runtime.name, runtime.image)
+    assert (facts.backend, facts.version) == ("tensorflow", __version__)
+    (found,) = image_findings(site_of(runtime), ["tensorflow"])
+    assert found.state == "ok"
+    other = runtime.another(tmp_path, {**LABELS, "org.opencontainers.image.version": "0.0.1"})
+    digest = look_into(runtime.name, other).digest or "no digest"
+    (found,) = image_findings(site_of(runtime, images={"tensorflow": other}), ["tensorflow"])
+    expected = f"{other} ({digest}): holds version 0.0.1 of the suite, and {__version__} submits"
+    assert (found.state, found.detail) == ("broken", expected)
+    (found,) = image_findings(site_of(runtime, images={"torch": runtime.image}), ["torch"])
+    assert (found.state, "an image of backend 'tensorflow', named for 'torch'" in found.detail) == ("broken", True)
+
+
+def test_a_probe_starts_the_image_on_the_node(cluster, runtime, tmp_path):
+    found = {each.what.partition(": ")[2]: each for each in probe_site(site_of(runtime), tmp_path)}
+    assert (found["image 'tensorflow'"].state, found["image 'tensorflow'"].detail) == (
+        "ok",
+        f"{runtime.image} runs, version {__version__}",
+    )
+    assert found[f"container {runtime.name}"].state == "ok"
+
+
+def test_an_image_that_the_node_lacks_ends_the_cell_with_a_line_that_says_so(cluster, runtime, make_campaign):
+    if runtime.name == "apptainer":
+        pytest.skip("a missing file is refused before submission")
+    campaign = make_campaign(site=site_of(runtime, images={"tensorflow": "localhost/none:1"}), seeds=(0,))
+    said = (
+        rf"code 78: error: .*localhost/none:1: no such image for {runtime.name} on this machine; `{runtime.name} pull`"
+    )
+    with pytest.raises(CellsFailed, match=said):
+        campaign.run(poll_s=0.1)
+
+
+def test_each_rank_in_an_image_knows_its_number(cluster, runtime, tmp_path):
+    folder = tmp_path / "cell"
+    seen = Surroundings(container=runtime.name, image=runtime.image, binds=BINDS, folders=(str(tmp_path),))
+    says = ["sh", "-c", "echo rank $SLURM_PROCID of $SLURM_NTASKS"]
+    order = Order("ranks", [says], folder, launchers=[["srun", "--overlap", "--overcommit", "-n", "2"]])
+    (handle,) = submit_together(site_of(runtime), "cpu", [order], tmp_path / "logs", name="ranks", surroundings=seen)
+    wait_for(handle.ended, 60)
+    said = handle.submission.log.read_text().splitlines()
+    assert {line for line in said if line.startswith("rank")} == {"rank 0 of 2", "rank 1 of 2"}
+    assert read_attempt(folder).exit_code == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_real_cell_in_an_image_learns_what_it_learns_outside(
+    cluster, runtime, small_shards, tmp_path, backend_needed
+):
+    sweep = Sweep(
+        name="real",
+        matrix=Matrix(model=("unet2d",)),
+        models={"unet2d": {"base_width": 2}},
+        training=TrainingSettings(epochs=2, batch_size=5, learning_rate=1e-2, loss="dice"),
+        threads=1,
+    )
+    curves = {}
+    bare = {"container": "none", "images": {}, "binds": ()}
+    for name, values in {"inside": {}, "outside": bare}.items():
+        campaign = Campaign.create(tmp_path / name, sweep, small_shards, site_of(runtime, **values))
+        (state,) = campaign.run(poll_s=0.2)
+        assert state.state == "done"
+        folder = campaign.cells[0].train.run_folder
+        paths = RunPaths(folder)
+        curves[name] = read_rows(paths.epochs, EPOCHS).select(["epoch", "subset", "loss", "dice"]).to_pylist()
+        found = read_json(paths.record, what="", remedy="")["provenance"]["image_digest"]
+        assert found == (look_into(runtime.name, runtime.image).digest if name == "inside" else None)
+        assert {path.stat().st_uid for path in folder.rglob("*")} == {os.getuid()}
+    assert len(curves["inside"]) == 4
+    assert curves["inside"] == curves["outside"]
