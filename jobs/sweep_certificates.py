@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from mspipeline.backends.registry import adapter, availability
 from mspipeline.config import TrainJob
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph
+from mspipeline.preprocess.recipe import load_recipe
 from mspipeline.shards.manifest import load_manifest
 from slurm.campaign import Campaign
 
@@ -37,7 +39,7 @@ def certify_campaign(
     outcomes = []
     image_shape: tuple[int, ...] = ()
     for jobs in _by_network(campaign):
-        image_shape = image_shape or load_manifest(campaign.record.shards).image_shape
+        image_shape = image_shape or _image_shape(campaign)
         first = jobs[0]
         graph = build(first.model.name, image_shape, first.model.arguments)
         backends = [job.backend for job in jobs if _present(job.backend, graph)]
@@ -64,12 +66,21 @@ def certify_campaign(
     return outcomes
 
 
+def _image_shape(campaign: Campaign) -> tuple[int, ...]:
+    """(spatial axes, channels) of what the networks see, from the shards or from the recipe that is to make them."""
+    if campaign.to_prepare and campaign.record.prepare is not None:
+        return load_recipe(campaign.record.prepare.recipe).image_shape
+    return load_manifest(campaign.record.shards).image_shape
+
+
 def _by_network(campaign: Campaign) -> Iterator[list[TrainJob]]:
     """Of each network and device with certificates to look for, one training job for each backend, in their order."""
     jobs = [cell.train for cell in campaign.cells if cell.train.certificates is not None]
-    for _, group in itertools.groupby(
-        sorted(jobs, key=lambda job: (job.model.name, job.device)), key=lambda job: (job.model.name, job.device)
-    ):
+
+    def key(job: TrainJob) -> tuple[str, str, str]:
+        return (job.model.name, json.dumps(job.model.arguments, sort_keys=True), job.device)
+
+    for _, group in itertools.groupby(sorted(jobs, key=key), key=key):
         yield list({job.backend: job for job in group}.values())
 
 

@@ -59,6 +59,8 @@ def explain(error: BaseException, *, debug: bool) -> int:
         traceback.print_exception(error)
     if isinstance(error, SuiteError):
         say_error(str(error))
+        for line in error.details:
+            stderr.print(line)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         say_error(STOPPED)

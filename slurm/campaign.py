@@ -1,12 +1,16 @@
 """A campaign: one sweep on one site, in a folder that keeps all of its state.
 
 CAMPAIGN/
-  campaign.json              the sweep as resolved, shards and their hashes, site, cells: written before anything runs
+  campaign.json              the sweep as resolved, shards and their hashes, site, cells: written before anything runs;
+                             the hashes once there are shards, where the campaign prepares them itself
   cells/<id>/                each cell's run folder (see mspipeline.runs), and in it:
     jobs/{train,evaluate}.json, submission.json, cell.json, lock
+  prepare/  collect/         the same of the jobs before and after the cells; recipe.json, shards/  what is prepared
+  tables/  gaps/             what `collect` writes, and `run.json` of cells that never began, for the tables
   certificates/              where cells of one network on several backends look for certificates
   logs/<id>/<n>/             what submitit and the cell's programs wrote, one folder per submission
   lock                       held by the process that runs the campaign
+  finished.json              of a campaign of many cells: those that are done, so that nobody reads their files again
   cancel                     there while somebody asks that process to stop
 """
 
@@ -14,56 +18,39 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from mspipeline.config import Strict, parse
-from mspipeline.errors import ConfigError, DataError, RunFolderError, ShardError, StorageError, UsageError
+from mspipeline.config import PrepareJob, parse
+from mspipeline.errors import (
+    ConfigError,
+    DataError,
+    Interrupted,
+    Preempted,
+    RunFolderError,
+    StorageError,
+    SuiteError,
+    TableError,
+    UsageError,
+)
 from mspipeline.files import read_json, write_bytes, write_json
-from slurm import submit
+from slurm import around, submit
+from slurm.arrays import chains
 from slurm.attempt import read_attempt, utc_now
-from slurm.follow import Follower, Observer
+from slurm.dispatch import Commands, Dispatch
+from slurm.follow import CellsFailed, Follower, Observer
 from slurm.lock import held, hold
-from slurm.node import Surroundings
-from slurm.progress import CellState, cell_state
+from slurm.look import Look
+from slurm.progress import CellState
+from slurm.record import HASHES, CampaignRecord, manifest_hashes, manifest_path, same_or_refuse
 from slurm.site import Site
 from slurm.sweep import Cell, Sweep, cells
 
-HASHES = ("dataset_hash", "recipe_hash", "split_hash")
 GRACE_S = 120.0
-Commands = Callable[[Cell], list[list[str]]]
-
-
-class CampaignRecord(Strict):
-    """`campaign.json`. manifest: hashes of the shards' manifest. cells: their ids, in order."""
-
-    schema_version: int = 1
-    created_utc: str
-    sweep: Sweep
-    shards: Path
-    site: Site
-    manifest: dict[str, str]
-    cells: tuple[str, ...]
-
-
-def job_commands(cell: Cell, python: str = sys.executable) -> list[list[str]]:
-    """What a cell runs: its training, then its evaluation, each under the supervisor.
-
-    python: the interpreter; `python` in an image. -P: a folder called `jobs` where the user stands must not hide the
-    package.
-    """
-    start = [python, "-P", "-m", "jobs", "supervise"]
-    return [[*start, job, str(config_path(cell, job))] for job in ("train", "evaluate")]
-
-
-def config_path(cell: Cell, job: str) -> Path:
-    """The configuration file of one job of a cell, `train` or `evaluate`."""
-    return cell.train.run_folder / "jobs" / f"{job}.json"
+AGAIN = ("pending", "interrupted", "absent")
 
 
 @dataclass(frozen=True)
@@ -75,34 +62,62 @@ class Campaign:
     cells: list[Cell] = field(repr=False)
 
     @classmethod
-    def create(cls, folder: Path, sweep: Sweep, shards: Path, site: Site) -> Campaign:
-        """A new campaign in `folder`, or the one that is there if it is of the same sweep, shards and site.
+    def draft(
+        cls,
+        folder: Path,
+        sweep: Sweep,
+        shards: Path,
+        site: Site,
+        *,
+        prepare: PrepareJob | None = None,
+        collect: bool = False,
+    ) -> Campaign:
+        """What `create` would make; nothing is written.
 
-        Raises ConfigError where another campaign is there or the sweep does not fit the site, ShardError where the
-        folder holds no shards.
+        Raises ConfigError where the sweep does not fit the site, ShardError where the folder holds no shards and
+        nothing is to make them.
         """
         folder = folder.resolve()
         shards = shards.resolve()
         planned = cells(sweep, shards, folder)
-        for cell in planned:
-            site.partition_for(cell.train.device)
+        for chain in chains(planned, site, separate_jobs=sweep.separate_jobs):
             if site.container != "none":
-                site.image_for(cell.train.backend)
+                site.image_for(chain[0].cells[0].train.backend)
         record = CampaignRecord(
             created_utc=utc_now(),
             sweep=sweep,
             shards=shards,
             site=site,
-            manifest=_manifest_hashes(shards),
+            manifest={} if prepare and not manifest_path(shards).exists() else manifest_hashes(shards),
             cells=tuple(cell.id for cell in planned),
+            prepare=prepare,
+            collect=collect,
         )
-        path = folder / "campaign.json"
-        if path.exists():
-            there = cls.open(folder)
-            _same_or_refuse(folder, there.record, record)
-            return there
-        write_json(path, record.model_dump(mode="json"))
         return cls(folder, record, planned)
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        sweep: Sweep,
+        shards: Path,
+        site: Site,
+        *,
+        prepare: PrepareJob | None = None,
+        collect: bool = False,
+    ) -> Campaign:
+        """A new campaign in `folder`, or the one that is there if it is of the same sweep, shards and site.
+
+        prepare: makes the shards where they are not there yet. collect: make tables when the cells are over.
+        Raises ConfigError where another campaign is there, and as `draft` does.
+        """
+        new = cls.draft(folder, sweep, shards, site, prepare=prepare, collect=collect)
+        if (new.folder / "campaign.json").exists():
+            there = cls.open(new.folder).prepared()
+            same_or_refuse(new.folder, there.record, new.record)
+            return there
+        new._write()
+        return new
 
     @classmethod
     def open(cls, folder: Path) -> Campaign:
@@ -116,9 +131,46 @@ class Campaign:
             raise RunFolderError(str(error)) from error
         return cls(folder, record, cells(record.sweep, record.shards, folder))
 
-    def state(self) -> list[CellState]:
-        """Every cell's state, in the order of the sweep, from files alone."""
-        return [cell_state(cell) for cell in self.cells]
+    @property
+    def to_prepare(self) -> bool:
+        """Whether the shards are still to be made."""
+        return self.record.prepare is not None and not manifest_path(self.record.shards).exists()
+
+    def prepared(self) -> Campaign:
+        """This campaign with the hashes of its shards, once they are there."""
+        if self.record.manifest or self.to_prepare:
+            return self
+        found = self.record.model_copy(update={"manifest": manifest_hashes(self.record.shards)})
+        campaign = replace(self, record=found)
+        campaign._write()
+        return campaign
+
+    def look(self) -> Look:
+        """What tells the states of the cells; one that is asked again reads only what has changed."""
+        return Look(self.folder / "finished.json")
+
+    def state(self, look: Look | None = None) -> list[CellState]:
+        """Every cell's state, in the order of the sweep, from files alone. look: one that was asked before."""
+        return self._told((look or self.look()).states(self.cells))
+
+    def followed(self) -> bool:
+        """Whether a process runs this campaign, as far as this host can tell."""
+        return held(self.folder / "lock")
+
+    def submit(self, *, retry_failed: bool = False, commands: Commands | None = None) -> list[CellState]:
+        """Hand to SLURM what is not done, and leave it alone; return the states. Raises as `run` does."""
+        if self.record.site.executor != "slurm":
+            raise UsageError(
+                f"site {self.record.site.name}: its cells run only while somebody stays; leave out --detach"
+            )
+        campaign = self._checked()
+        with self._alone():
+            again = {*AGAIN, *(["failed"] if retry_failed or campaign.to_prepare else [])}
+            names = {state.id for state in self.state() if state.state in again}
+            if names:
+                with submit.sigint_held_back():
+                    campaign._dispatch(commands)([cell for cell in self.cells if cell.id in names])
+        return campaign.state()
 
     def run(
         self,
@@ -128,36 +180,32 @@ class Campaign:
         grace_s: float = GRACE_S,
         retry_failed: bool = False,
         commands: Commands | None = None,
+        only: Collection[str] = (),
     ) -> list[CellState]:
         """Run what is not done and follow it to its end; return the last states, all of them `done`.
 
         Cells that still run from an earlier process are followed, never started beside. Cells that were interrupted are
         run again, failed ones only with `retry_failed`. observer: called at each poll with all states. commands: what
-        a cell runs, `job_commands` where None.
+        a cell runs, `job_commands` where None. only: cells, by name, that alone are run and followed.
         Ctrl-C, or `cancel` from elsewhere, asks the running cells to end and waits `grace_s` for them; a second Ctrl-C
         kills them.
 
         Raises Interrupted after that, CellsFailed where cells failed, Preempted where they ended early,
         UsageError where another process runs this campaign, ConfigError where the shards are others by now.
         """
-        found = _manifest_hashes(self.record.shards)
-        if found != self.record.manifest:
-            changed = [name for name in HASHES if found[name] != self.record.manifest[name]]
-            raise ConfigError(
-                f"{self.record.shards}: not the shards this campaign began with ({', '.join(changed)} differ); "
-                "prepare the old ones again or start a new campaign in another folder"
-            )
+        campaign = self._checked()
         with self._alone():
             follower = Follower(
                 self.folder,
                 self.record.site,
-                self.cells,
-                self._submit(commands),
-                observer,
+                [cell for cell in self.cells if not only or cell.id in only],
+                campaign._dispatch(commands),
+                observer and (lambda states: observer(self._told(states))),
                 poll_s=poll_s,
                 grace_s=grace_s,
             )
-            return follower.run(retry_failed=retry_failed)
+            # Where there are no shards yet, what failed is the preparation.
+            return campaign._followed(follower, retry_failed=retry_failed or campaign.to_prepare)
 
     def cancel(self, *, grace_s: float = GRACE_S, poll_s: float = 0.2) -> list[CellState]:
         """Stop this campaign from another terminal: ask all that runs to end, wait up to `grace_s`; return the states.
@@ -169,6 +217,8 @@ class Campaign:
         while True:
             followed = held(self.folder / "lock")
             running = [state.id for state in self.state() if state.state == "running"]
+            if not followed and self.record.site.executor == "slurm":
+                around.stop(self.folder)
             if not followed and not running:
                 break
             if time.monotonic() > deadline:
@@ -181,59 +231,92 @@ class Campaign:
         cancel_flag.unlink(missing_ok=True)
         return self.state()
 
-    def _submit(self, commands: Commands | None) -> Callable[[list[Cell]], list[submit.Handle]]:
-        """How cells are handed to the site: those of one shape as one job array of SLURM."""
-        inside = self.record.site.container != "none"
+    def _checked(self) -> Campaign:
+        """This campaign, its shards those it began with. Raises ConfigError where they are others by now."""
+        campaign = self.prepared()
+        if campaign.to_prepare and self.record.site.executor == "slurm":
+            return campaign
+        found = manifest_hashes(campaign.record.shards)
+        if found != campaign.record.manifest:
+            changed = [name for name in HASHES if found[name] != campaign.record.manifest[name]]
+            raise ConfigError(
+                f"{self.record.shards}: not the shards this campaign began with ({', '.join(changed)} differ); "
+                "prepare the old ones again or start a new campaign in another folder"
+            )
+        return campaign
 
-        def hand_over(given: list[Cell]) -> list[submit.Handle]:
-            orders = []
-            for cell in given:
-                write_json(config_path(cell, "train"), cell.train.model_dump(mode="json"))
-                write_json(config_path(cell, "evaluate"), cell.evaluate.model_dump(mode="json"))
-                lines = commands(cell) if commands else job_commands(cell, "python" if inside else sys.executable)
-                orders.append(submit.Order(cell.id, lines, cell.train.run_folder))
-            handles: dict[int, submit.Handle] = {}
-            for numbers in self._by_shape(given):
-                first = given[numbers[0]]
-                alone = len(numbers) == 1
-                logs = self.folder / "logs" / (first.id if alone else "arrays")
-                earlier = len(list(logs.iterdir())) if logs.exists() else 0
-                together = submit.submit_together(
-                    self.record.site,
-                    first.train.device,
-                    [orders[number] for number in numbers],
-                    logs / str(earlier),
-                    name=first.id if alone else self.record.sweep.name,
-                    surroundings=self._surroundings(first) if self.record.site.executor == "slurm" else None,
-                )
-                handles.update(zip(numbers, together, strict=True))
-            return [handles[number] for number in range(len(given))]
-
-        return hand_over
-
-    def _by_shape(self, given: list[Cell]) -> list[list[int]]:
-        """Numbers of the cells that ask for the same partition and see the same image, in their order."""
-        shapes: dict[tuple[str, str], list[int]] = {}
-        for number, cell in enumerate(given):
-            backend = cell.train.backend if self.record.site.container != "none" else ""
-            shapes.setdefault((self.record.site.partition_for(cell.train.device)[0], backend), []).append(number)
-        return list(shapes.values())
-
-    def _surroundings(self, cell: Cell) -> Surroundings:
-        """What a cell's commands are given on a node of SLURM."""
-        site = self.record.site
-        if site.container == "none":
-            return Surroundings(scratch=site.scratch)
-        return Surroundings(
-            container=site.container,
-            image=site.image_for(cell.train.backend),
-            gpu=site.partition_for(cell.train.device)[1].device == "gpu",
-            folders=(str(self.folder),),
-            read_only=(str(self.record.shards),),
-            binds=site.binds,
-            scratch=site.scratch,
-            pass_environment=site.pass_environment,
+    def _dispatch(self, commands: Commands | None) -> Dispatch:
+        record = self.record
+        return Dispatch(
+            self.folder,
+            record.sweep,
+            record.shards,
+            record.site,
+            self.cells,
+            prepare=record.prepare if self.to_prepare else None,
+            collect=record.collect,
+            commands=commands,
         )
+
+    def _followed(self, follower: Follower, *, retry_failed: bool) -> list[CellState]:
+        """Follow the cells, then, on SLURM, the tables; say it once where no cell could begin for want of shards."""
+        ended: list[CellState] | SuiteError
+        try:
+            ended = follower.run(retry_failed=retry_failed)
+        except (CellsFailed, Preempted) as error:
+            ended = error
+        except BaseException:
+            if self.record.site.executor == "slurm":
+                around.stop(self.folder)
+            raise
+        self.prepared()
+        if self.record.collect and self.record.site.executor == "slurm":
+            self._wait_for_tables()
+        if not isinstance(ended, SuiteError):
+            return ended
+        preparation = self._preparation()
+        if preparation is not None and preparation.state in ("failed", "interrupted"):
+            raise CellsFailed(
+                f"{self.folder}: its scans were not prepared ({preparation.message}; log: {preparation.log}), so its "
+                f"cells did not begin; correct the cause, then `mspipeline resume {self.folder}`",
+                preparation.exit_code,
+            ) from ended
+        raise ended
+
+    def _wait_for_tables(self) -> None:
+        """Stay until `collect` is over. Raises TableError where it went wrong, Interrupted on Ctrl-C."""
+        try:
+            while (tables := around.step_state(self.folder, "collect")).state == "running":
+                time.sleep(1.0)
+        except KeyboardInterrupt:
+            raise Interrupted(f"{self.folder}: all cells are over; their tables are being written still") from None
+        if tables.state in ("failed", "interrupted"):
+            raise TableError(
+                f"{self.folder}: no tables ({tables.message}; log: {tables.log}); "
+                f"make them with `mspipeline collect {self.folder}`"
+            )
+
+    def _preparation(self) -> around.StepState | None:
+        """The state of a preparation that the cells need; None where they need none."""
+        return around.step_state(self.folder, "prepare") if self.to_prepare else None
+
+    def _told(self, states: list[CellState]) -> list[CellState]:
+        """The states with what cells wait for, or why they never began, where that is the preparation."""
+        preparation = self._preparation()
+        if preparation is None or preparation.state == "pending":
+            return states
+        told = []
+        for each in states:
+            if preparation.state == "running" and each.waits:
+                told.append(replace(each, message="waiting for the preparation"))
+            elif preparation.state in ("failed", "interrupted") and each.state != "running" and not each.node:
+                told.append(replace(each, message=f"not prepared: {preparation.message}"))
+            else:
+                told.append(each)
+        return told
+
+    def _write(self) -> None:
+        write_json(self.folder / "campaign.json", self.record.model_dump(mode="json"))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -261,39 +344,3 @@ def _unfollowed(cell: Cell) -> submit.Pair:
     if submission is not None and submission.executor == "local" and submission.host != socket.gethostname():
         raise UsageError(f"{cell.id}: runs on {submission.host}; cancel it there")
     return submission, read_attempt(folder)
-
-
-def _manifest_hashes(shards: Path) -> dict[str, str]:
-    """The hashes that say which data these shards hold. Raises ShardError."""
-    remedy = "make it with `mspipeline prepare`"
-    try:
-        manifest = read_json(shards / "manifest.json", what="shard manifest", remedy=remedy)
-        return {name: str(manifest[name]) for name in HASHES}
-    except DataError as error:
-        raise ShardError(str(error)) from error
-    except (KeyError, TypeError) as error:
-        raise ShardError(f"{shards / 'manifest.json'}: not a shard manifest ({error} is missing); {remedy}") from error
-
-
-def _same_or_refuse(folder: Path, there: CampaignRecord, wanted: CampaignRecord) -> None:
-    """Raise ConfigError where a campaign that exists is not the one asked for."""
-    compared = {"sweep", "shards", "site", "manifest"}
-    differences = _differences(
-        there.model_dump(mode="json", include=compared), wanted.model_dump(mode="json", include=compared)
-    )
-    if differences:
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-        raise ConfigError(
-            f"{folder}: holds another campaign ({'; '.join(differences[:3])}{more}); "
-            "choose another output folder, or run the sweep file it was made with"
-        )
-
-
-def _differences(there: Any, wanted: Any, key: str = "") -> list[str]:
-    """Where two pieces of plain data differ, in words."""
-    if isinstance(there, dict) and isinstance(wanted, dict):
-        found = []
-        for name in dict.fromkeys([*there, *wanted]):
-            found += _differences(there.get(name), wanted.get(name), f"{key}.{name}".lstrip("."))
-        return found
-    return [] if there == wanted else [f"{key} is {there!r} there, {wanted!r} here"]

@@ -1,4 +1,4 @@
-"""SLURM's queue, asked: which of this user's jobs are still in it, and in what state.
+"""SLURM's queue, asked: which of this user's jobs are still in it, in what state, and why they wait.
 
 squeue is asked and not sacct: it needs no accounting, it is right the moment sbatch, scancel or a requeue returns, and
 what it does not list is over. One call tells of every job, and serves all who ask within a second.
@@ -14,28 +14,95 @@ from collections.abc import Iterable
 log = logging.getLogger(__name__)
 
 FRESH_S = 1.0
+PATIENCE_S = 20.0
+"""So long an answer is waited for; SLURM's own programs try for a minute or more while the controller is down."""
 SCANCEL_JOBS = 500
 """So many jobs a call: a command line has an end."""
+LAUNCH_FAILED = "launch failed requeued held"
+"""Why a job is held that no node could start. One that people hold is theirs to release."""
+HOPELESS = {
+    "DependencyNeverSatisfied": "a job that it waits for has failed",
+    "PartitionConfig": "its partition is not made for what it asks for; ask for less in the site file",
+    "PartitionNodeLimit": "its partition has fewer nodes than it asks for; ask for less in the site file",
+    "PartitionTimeLimit": "its partition ends jobs sooner; lower time_min in the site file",
+    "BadConstraints": "no node has what it asks for; ask for less in the site file",
+    "AccountNotAllowed": "its account may not use the partition; correct account in the site file",
+    "QOSNotAllowed": "its QOS may not use the partition; correct qos in the site file",
+    "InvalidAccount": "its account does not exist any more; correct account in the site file",
+    "InvalidQOS": "its QOS does not exist any more; correct qos in the site file",
+    "QOSMaxWallDurationPerJobLimit": "its QOS ends jobs sooner; lower time_min in the site file",
+    "AssocMaxWallDurationPerJobLimit": "its account ends jobs sooner; lower time_min in the site file",
+    "QOSMaxCpuPerJobLimit": "its QOS gives a job fewer cores; lower cpus in the site file",
+    "AssocMaxCpuPerJobLimit": "its account gives a job fewer cores; lower cpus in the site file",
+    "QOSMaxMemoryPerJob": "its QOS gives a job less memory; lower mem_gb in the site file",
+    "AssocMaxMemPerJob": "its account gives a job less memory; lower mem_gb in the site file",
+    "QOSMinCpuNotSatisfied": "its QOS wants jobs with more cores; raise cpus in the site file",
+    "QOSMinGRES": "its QOS wants jobs with more GPUs; correct gres in the site file",
+}
+"""Why a job waits that will never start by itself, and what to do."""
+_HELD = {
+    "JobHeldUser": "held; `scontrol release {job}` lets it go",
+    "job requeued in held state": "held; `scontrol release {job}` lets it go",
+    "JobHeldAdmin": "held by the site's staff; ask them",
+    "PartitionDown": "its partition is down",
+    "PartitionInactive": "its partition takes no jobs at present",
+}
 
 
 class Queue:
     """What squeue said last. An array's elements are jobs of their own, `12_0`."""
 
-    def __init__(self, fresh_s: float = FRESH_S) -> None:
+    def __init__(self, fresh_s: float = FRESH_S, patience_s: float = PATIENCE_S) -> None:
         self._fresh_s = fresh_s
+        self._patience_s = patience_s
         self._asked = float("-inf")
-        self._states: dict[str, str] | None = None
+        self._silent = False
+        self._jobs: dict[str, tuple[str, str]] | None = None
 
     def state(self, job_id: str) -> str | None:
         """PENDING, RUNNING, COMPLETING, ...; None where the job is over; UNKNOWN where nobody answers."""
-        if time.monotonic() - self._asked > self._fresh_s:
-            self._states = _squeue()
-            self._asked = time.monotonic()
-        return "UNKNOWN" if self._states is None else self._states.get(job_id)
+        self._refresh()
+        return "UNKNOWN" if self._jobs is None else self._jobs.get(job_id, (None, ""))[0]
+
+    def reason(self, job_id: str) -> str:
+        """Why a job waits, in SLURM's word; empty where it does not wait or nobody answers."""
+        self._refresh()
+        state, reason = (self._jobs or {}).get(job_id, ("", ""))
+        return "" if state == "RUNNING" or reason == "None" else reason
+
+    def answers(self) -> bool:
+        """Whether squeue has just answered."""
+        self._refresh()
+        return self._jobs is not None
+
+    def stuck(self) -> bool:
+        """Whether any job waits that will not start by itself."""
+        self._refresh()
+        return any(reason in HOPELESS or reason == LAUNCH_FAILED for _, reason in (self._jobs or {}).values())
+
+    def remark(self, job_id: str) -> str:
+        """What people should know of a job that is in the queue; mostly nothing."""
+        if not self.answers():
+            return "SLURM does not answer; what runs goes on"
+        reason = self.reason(job_id)
+        if reason == LAUNCH_FAILED:
+            return f"a node could not start it ({reason})"
+        if reason in HOPELESS:
+            return f"{reason}: {HOPELESS[reason]}"
+        return _HELD.get(reason, "").format(job=job_id)
 
     def forget(self) -> None:
         """Ask again next time: this process has changed the queue."""
         self._asked = float("-inf")
+
+    def _refresh(self) -> None:
+        if time.monotonic() - self._asked <= self._fresh_s:
+            return
+        self._jobs, said = _squeue(self._patience_s)
+        self._asked = time.monotonic()
+        if self._jobs is None and not self._silent:
+            log.warning("squeue: %s; asked again until it answers", said)
+        self._silent = self._jobs is None
 
 
 QUEUE = Queue()
@@ -51,28 +118,75 @@ def kill(job_ids: Iterable[str]) -> None:
     _scancel(["--signal=KILL", "--full"], job_ids)
 
 
-def _scancel(options: list[str], job_ids: Iterable[str]) -> None:
-    jobs = list(job_ids)
-    for start in range(0, len(jobs), SCANCEL_JOBS):
-        command = ["scancel", "--quiet", *options, *jobs[start : start + SCANCEL_JOBS]]
-        done = _run(command)
-        if done is not None and done.returncode:
-            log.warning("scancel: %s", " ".join(done.stderr.split()))
+def release(job_id: str) -> None:
+    """Let a held job go."""
+    _, said = _run(["scontrol", "release", job_id], PATIENCE_S)
+    if said:
+        log.warning("scontrol release %s: %s", job_id, said)
     QUEUE.forget()
 
 
-def _squeue() -> dict[str, str] | None:
-    """State by job; None where there is no answer."""
-    done = _run(["squeue", "--noheader", "--array", "--me", "--format=%i|%T"])
-    if done is None or done.returncode:
-        log.warning("squeue: %s", "not found" if done is None else " ".join(done.stderr.split()))
-        return None
-    rows = (line.partition("|") for line in done.stdout.splitlines())
-    return {job_id.strip(): state.strip() for job_id, _, state in rows}
+def end_of(job_id: str) -> str:
+    """The state in which a job ended: COMPLETED, FAILED, CANCELLED, NODE_FAIL, TIMEOUT, ...; empty where none can tell.
+
+    The controller remembers a job for some minutes (MinJobAge), accounting for ever, where the cluster has it.
+    """
+    shown, _ = _run(["scontrol", "show", "job", "--oneliner", job_id], PATIENCE_S)
+    for word in (shown or "").split():
+        if word.startswith("JobState="):
+            return word.partition("=")[2]
+    rows = _sacct(job_id, "State")
+    return rows[0].split()[0] if rows and rows[0] else ""
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str] | None:
+def peak_bytes(job_id: str) -> int | None:
+    """The most memory that one step of a job had at a time, as accounting says; None where it does not."""
+    sizes = [_size(row) for row in _sacct(job_id, "MaxRSS")]
+    return max((size for size in sizes if size), default=None)
+
+
+def _sacct(job_id: str, column: str) -> list[str]:
+    said, _ = _run(["sacct", "--noheader", "--parsable2", f"--jobs={job_id}", f"--format={column}"], PATIENCE_S)
+    return (said or "").splitlines()
+
+
+def _size(text: str) -> int | None:
+    """Bytes of what sacct prints, `721992K`.
+
+    >>> _size("1.5G"), _size("")
+    (1610612736, None)
+    """
+    units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
+        return int(float(text.rstrip("KMGT")) * units.get(text[-1:], 1))
+    except ValueError:
         return None
+
+
+def _scancel(options: list[str], job_ids: Iterable[str]) -> None:
+    jobs = list(job_ids)
+    for start in range(0, len(jobs), SCANCEL_JOBS):
+        _, said = _run(["scancel", "--quiet", *options, *jobs[start : start + SCANCEL_JOBS]], PATIENCE_S)
+        if said:
+            log.warning("scancel: %s", said)
+    QUEUE.forget()
+
+
+def _squeue(patience_s: float) -> tuple[dict[str, tuple[str, str]] | None, str]:
+    """State and reason by job; None where there is no answer, and what was said instead."""
+    text, said = _run(["squeue", "--noheader", "--array", "--me", "--format=%i|%T|%r"], patience_s)
+    if text is None:
+        return None, said
+    rows = (line.split("|", 2) for line in text.splitlines())
+    return {row[0].strip(): (row[1].strip(), row[2].strip().replace("_", " ")) for row in rows if len(row) == 3}, ""
+
+
+def _run(command: list[str], patience_s: float) -> tuple[str | None, str]:
+    """Standard output, None where the program failed or was not waited for any longer; and what it said of that."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience_s)
+    except subprocess.TimeoutExpired:
+        return None, f"no answer in {patience_s:.0f} s"
+    except OSError as error:
+        return None, error.strerror or "cannot be started"
+    return (None, " ".join(done.stderr.split()) or f"code {done.returncode}") if done.returncode else (done.stdout, "")

@@ -15,10 +15,9 @@ cluster has accounting.
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import socket
-import sys
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,18 +33,20 @@ from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError, StorageError
 from mspipeline.files import read_json, write_json
 from slurm import processes, queue
-from slurm.attempt import AttemptRecord, run_commands, utc_now
+from slurm.attempt import AttemptRecord, read_attempt, run_commands, utc_now
+from slurm.cluster_facts import minutes
+from slurm.element import Work, run_element
 from slurm.lock import held
-from slurm.node import Surroundings, run_on_node
-from slurm.site import Partition, Site
-
-LOCAL_TIME_MIN = 366 * 24 * 60
+from slurm.node import Surroundings
+from slurm.shape import PLAIN, Shape, parameters, python_words
+from slurm.site import Site
 
 
 class Submission(Strict):
     """`submission.json` of a cell: the job it was last handed to. Written by the campaign alone.
 
-    pid: of submitit's launcher on `host`; null on SLURM.
+    pid: of submitit's launcher on `host`; null on SLURM. earlier: jobs of the cell's steps before this one.
+    after_attempt: the cell's latest attempt when it was handed over; null where it had none.
     """
 
     schema_version: int = 1
@@ -57,15 +58,27 @@ class Submission(Strict):
     logs: Path
     log: Path
     submitted_utc: str
+    after_attempt: int | None = None
+    earlier: tuple[str, ...] = ()
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """Every job of the cell, in the order in which they run."""
+        return (*self.earlier, self.job_id)
 
 
 @dataclass(frozen=True)
 class Order:
-    """One cell to be handed over: its name, its command lines and its run folder."""
+    """One cell to be handed over: its name, its command lines and its run folder.
+
+    launchers: of each command, what starts its processes. earlier: jobs of its steps before these.
+    """
 
     name: str
     commands: Sequence[Sequence[str]]
     cell_folder: Path
+    launchers: Sequence[Sequence[str]] = ()
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +124,7 @@ def submit_together(
     *,
     name: str,
     surroundings: Surroundings | None = None,
+    shape: Shape = PLAIN,
 ) -> list[Handle]:
     """Hand cells of one shape to the site, to SLURM as one job array; record each in its folder's submission.json.
 
@@ -121,19 +135,24 @@ def submit_together(
     partition_name, partition = site.partition_for(device)
     if surroundings is None and site.container != "none":
         raise ConfigError(f"site {site.name}: container {site.container} but no image for {name}; add it to the site")
+    packs = [orders[start : start + shape.pack] for start in range(0, len(orders), shape.pack)]
     try:
         # -P: a folder called `slurm` or `jobs` where the user stands must not hide this package.
-        python = {f"{site.executor}_python": f"{shlex.quote(sys.executable)} -P"}
+        python = {f"{site.executor}_python": python_words(shape)}
         executor = submitit.AutoExecutor(logs, cluster=site.executor, **python)
-        executor.update_parameters(**parameters(site, name, partition_name, partition, len(orders)))
-        folders = [str(order.cell_folder) for order in orders]
+        if site.executor == "slurm" and partition.time_min is None:
+            partition = partition.model_copy(update={"time_min": _time_of(partition_name)})
+        executor.update_parameters(**parameters(site, name, partition_name, partition, len(packs), shape))
         if site.executor == "local":
-            lines = [[[*_cuda_as_here(), *line] for line in order.commands] for order in orders]
-            jobs = [executor.submit(run_commands, *each) for each in zip(lines, folders, strict=True)]
+            jobs = [executor.submit(run_commands, _with_cuda(order), str(order.cell_folder)) for order in orders]
+            logs_of = [job.paths.stdout for job in jobs]
         else:
-            lines = [[list(line) for line in order.commands] for order in orders]
+            works = [[_work(order, logs, alone=len(pack) == 1) for order in pack] for pack in packs]
             seen = (surroundings or Surroundings(scratch=site.scratch)).model_dump(mode="json")
-            jobs = executor.map_array(run_on_node, lines, folders, [seen] * len(orders))
+            elements = executor.map_array(run_element, works, [seen] * len(packs), [shape.tells_end] * len(packs))
+            jobs = [job for job, pack in zip(elements, packs, strict=True) for _ in pack]
+            every = [work for pack in works for work in pack]
+            logs_of = [Path(work["log"] or job.paths.stdout) for work, job in zip(every, jobs, strict=True)]
     except (RuntimeError, FailedJobError, FailedSubmissionError) as error:
         said = " ".join(str(error).split())
         raise ConfigError(
@@ -144,12 +163,41 @@ def submit_together(
             f"{logs}: cannot be written ({error.strerror}); free some space or choose another folder"
         ) from error
     queue.QUEUE.forget()
-    return [_recorded(site, order, job, logs) for order, job in zip(orders, jobs, strict=True)]
+    return [_recorded(site, *each, logs) for each in zip(orders, jobs, logs_of, strict=True)]
 
 
-def _recorded(site: Site, order: Order, job: Any, logs: Path) -> Handle:
+def _time_of(partition_name: str) -> int:
+    """The minutes that a partition gives a job that names none; 0, which is no limit, where it has none.
+
+    submitit cannot leave the limit open: it would ask for 5 minutes.
+    """
+    asked = ["scontrol", "show", "partition", "--oneliner", partition_name]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=False)
+    fields = dict(word.partition("=")[::2] for word in shown.stdout.split())
+    default = fields.get("DefaultTime", "NONE")
+    return minutes(fields.get("MaxTime", "UNLIMITED") if default == "NONE" else default) or 0
+
+
+def _with_cuda(order: Order) -> list[list[str]]:
+    """The command lines of a local cell; several processes of one are started by the job itself."""
+    return [[*_cuda_as_here(), *line] for line in order.commands]
+
+
+def _work(order: Order, logs: Path, *, alone: bool) -> dict[str, Any]:
+    """What a job is told of one of its cells, as plain data."""
+    return Work(
+        commands=tuple(tuple(line) for line in order.commands),
+        cell_folder=order.cell_folder,
+        launchers=tuple(tuple(words) for words in order.launchers),
+        log=None if alone else logs.absolute() / f"{order.name}.log",
+        needs_earlier=bool(order.earlier),
+    ).model_dump(mode="json")
+
+
+def _recorded(site: Site, order: Order, job: Any, log: Path, logs: Path) -> Handle:
     """The handle of a job that was submitted, once its cell's folder says so."""
     pid = int(job.job_id) if site.executor == "local" else None
+    latest = read_attempt(order.cell_folder)  # which may be this job's already
     submission = Submission(
         executor=site.executor,
         job_id=job.job_id,
@@ -157,33 +205,13 @@ def _recorded(site: Site, order: Order, job: Any, logs: Path) -> Handle:
         pid=pid,
         pid_created=processes.created(pid),
         logs=logs,
-        log=job.paths.stdout,
+        log=log,
         submitted_utc=utc_now(),
+        earlier=order.earlier,
+        after_attempt=None if latest is None else latest.attempt - (latest.job_id == job.job_id),
     )
     write_json(submission_path(order.cell_folder), submission.model_dump(mode="json"))
     return Handle(submission, job)
-
-
-def parameters(site: Site, name: str, partition_name: str, partition: Partition, count: int = 1) -> dict[str, Any]:
-    """What submitit is told about `count` jobs of one shape, in its own words."""
-    common = {"name": name, "stderr_to_stdout": True}
-    if site.executor == "local":
-        return {**common, "timeout_min": partition.time_min or LOCAL_TIME_MIN}
-    asked = {
-        "slurm_partition": partition_name,
-        "timeout_min": partition.time_min,
-        "cpus_per_task": partition.cpus,
-        "mem_gb": partition.mem_gb,
-        "slurm_gres": partition.gres,
-        "slurm_account": partition.account or site.account,
-        "slurm_qos": partition.qos or site.qos,
-        "slurm_signal_delay_s": site.warn_s,
-        "slurm_setup": site.setup_lines() or None,
-        "slurm_array_parallelism": min(count, site.max_parallel or count) if count > 1 else None,
-        # Without it, a site whose JobRequeue is 0 ends a preempted cell for good.
-        "slurm_additional_parameters": {"requeue": True},
-    }
-    return {**common, **{key: value for key, value in asked.items() if value is not None}}
 
 
 def submission_path(cell_folder: Path) -> Path:
@@ -203,10 +231,21 @@ def read_submission(cell_folder: Path) -> Submission | None:
         raise RunFolderError(str(error)) from error
 
 
+def begun(submission: Submission, attempt: AttemptRecord | None) -> bool:
+    """Whether a cell's latest attempt is of this job, or of a later one that nobody could record.
+
+    Told by job and by counting, for the two hosts that wrote of them may have clocks that differ.
+    """
+    if attempt is None:
+        return False
+    before = -1 if submission.after_attempt is None else submission.after_attempt
+    return attempt.job_id in submission.jobs or attempt.attempt > before
+
+
 def queued(submission: Submission) -> bool:
     """Whether the job is still waiting or running. A local job of another host counts as such: none can tell."""
     if submission.executor == "slurm":
-        return queue.QUEUE.state(submission.job_id) is not None
+        return any(queue.QUEUE.state(job) is not None for job in submission.jobs)
     return submission.host != socket.gethostname() or processes.find(submission.pid, submission.pid_created) is not None
 
 
@@ -222,7 +261,7 @@ def running(attempt: AttemptRecord, submission: Submission | None, cell_folder: 
 def stop(submission: Submission | None, attempt: AttemptRecord | None) -> None:
     """Ask a cell to end in order: its state saved, its process tree gone. Asking again does no harm."""
     if submission is not None and submission.executor == "slurm":
-        queue.cancel([submission.job_id])
+        queue.cancel(submission.jobs)
         return
     alive = _processes(submission, attempt)
     leaders = [process for process in alive if attempt is not None and process.pid == attempt.pid]
@@ -266,7 +305,8 @@ def kill_all(jobs: Sequence[Pair]) -> None:
 
 
 def _on_slurm(jobs: Sequence[Pair]) -> list[str]:
-    return [submission.job_id for submission, _ in jobs if submission is not None and submission.executor == "slurm"]
+    every = [pair[0] for pair in jobs if pair[0] is not None and pair[0].executor == "slurm"]
+    return list(dict.fromkeys(job for submission in every for job in submission.jobs))
 
 
 def _here(jobs: Sequence[Pair]) -> list[Pair]:

@@ -1,13 +1,23 @@
-"""The sweep file: which cells a campaign has.
+"""The sweep file: which cells a campaign has, and which jobs each cell is made of.
 
 schema_version = 1
 name = "demo"
-[matrix]                    # every combination
+separate_jobs = false           # true: training and evaluation of a cell are jobs of their own
+[matrix]                        # every combination
 model = ["unet2d"]
 backend = ["tensorflow"]
+processes = [1, 2]              # that train one cell together
 seed = [0, 1]
-[models.unet2d]             # arguments of that network's builder
-base_width = 8
+[matrix.overrides]              # more axes: settings of the training, arguments of a network, threads, memory
+"training.batch_size" = [4, 8]
+"models.unet2d.base_width" = [8, 16]
+[[zip]]                         # axes that vary together instead of being crossed
+axes = ["training.batch_size", "models.unet2d.base_width"]
+[[exclude]]                     # combinations left out: those that match every axis named
+processes = 2
+"training.batch_size" = 4
+[models.unet2d]                 # arguments of that network's builder
+depth = 4
 [training]
 epochs = 8
 """
@@ -15,20 +25,21 @@ epochs = 8
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from mspipeline.config import (
     EvaluateJob,
-    ModelSettings,
     Scalar,
     Strict,
     TrainingSettings,
     TrainJob,
     nearest,
+    parse,
     read_config,
 )
 from mspipeline.errors import ConfigError
@@ -36,54 +47,122 @@ from mspipeline.models import catalogue
 
 Device = Literal["auto", "cpu", "gpu"]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
+Combination = dict[str, Any]
+"""A value for each axis. An axis of one network's arguments is there for that network alone."""
+BARE = ("threads", "memory")
+"""Overrides that are of a cell itself, not of its training or its network."""
 
 
 class Matrix(Strict):
-    """Axes of the sweep, crossed in this order; the last turns fastest."""
+    """Axes of the sweep, crossed; seed turns fastest, before it processes, before that the overrides in their order.
+
+    processes: that train one cell together, each on its share of every batch. overrides: values by dotted key.
+    """
 
     model: tuple[str, ...]
     backend: tuple[Word, ...] = ("tensorflow",)
     device: tuple[Device, ...] = ("auto",)
     seed: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    processes: tuple[PositiveInt, ...] = (1,)
+    overrides: dict[str, tuple[Scalar, ...]] = Field(default_factory=dict)
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _keys_are_dotted(cls, value: Any) -> Any:
+        return _dotted(value) if isinstance(value, Mapping) else value
 
 
-class Exclude(Strict):
-    """Combinations left out: those that match every axis named here."""
+class Zip(Strict):
+    """Axes that vary together: the first value of one goes with the first of the others."""
 
-    model: str | None = None
-    backend: Word | None = None
-    device: Device | None = None
-    seed: int | None = None
+    axes: tuple[str, ...] = Field(min_length=2)
 
 
 class EvaluateSettings(Strict):
-    """How each trained cell is evaluated; see EvaluateJob."""
+    """How each trained cell is evaluated; see EvaluateJob. device: with separate_jobs; unset: as the training."""
 
     subsets: tuple[Literal["train", "validation", "test"], ...] = ()
     checkpoint: Literal["best", "last"] = "best"
+    device: Device | None = None
+
+
+class PrepareSettings(Strict):
+    """The preparation of a sweep that is given scans. ranks: of MPI, on a SLURM site."""
+
+    ranks: PositiveInt = 1
 
 
 class Sweep(Strict):
-    """A sweep file. threads: of each cell; 0 takes every core that the cell may use."""
+    """A sweep file. threads: of each cell; 0 takes every core that the cell may use.
+
+    separate_jobs: each step of a cell is a job of its own, which waits for the one before it.
+    checkpoint_every_s: seconds between a cell's checkpoints within an epoch, the most that a kill or a dead node costs.
+    """
 
     schema_version: Literal[1] = 1
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     description: str = ""
     matrix: Matrix
-    exclude: tuple[Exclude, ...] = ()
+    exclude: tuple[dict[str, Scalar], ...] = ()
+    zip: tuple[Zip, ...] = ()
     models: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     training: TrainingSettings = TrainingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    prepare: PrepareSettings = PrepareSettings()
     threads: int = Field(0, ge=0)
+    checkpoint_every_s: PositiveFloat = 300.0
+    separate_jobs: bool = False
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _exclude_keys_are_dotted(cls, value: Any) -> Any:
+        listed = isinstance(value, Sequence) and not isinstance(value, str)
+        return [_dotted(each) if isinstance(each, Mapping) else each for each in value] if listed else value
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Sweep:
+        if self.evaluate.device is not None and not self.separate_jobs:
+            raise ValueError("evaluate.device needs separate_jobs = true: one job has one device")
+        return self
+
+
+@dataclass(frozen=True)
+class Step:
+    """One part of a cell's work. name: unique in the cell. job: of `python -m jobs`. processes: that share the work."""
+
+    name: str
+    job: Literal["train", "evaluate"]
+    config: TrainJob | EvaluateJob
+    device: str
+    processes: int = 1
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a sweep: its name, unique in the campaign, and its two jobs."""
+    """One cell of a sweep: its name, unique in the campaign, and its work.
+
+    evaluate_device: None is the training's. stages: of a cascade, each of which is a step of its own; 1 is one step.
+    """
 
     id: str
     train: TrainJob
     evaluate: EvaluateJob
+    processes: int = 1
+    evaluate_device: str | None = None
+    stages: int = 1
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What is run, in this order, each only if the one before it went well."""
+        numbers = range(1, self.stages + 1) if self.stages > 1 else ()
+        parts = [(f"train-stage{each}", self.train.model_copy(update={"stage": each})) for each in numbers]
+        return (
+            *(
+                Step(name, "train", config, config.device, self.processes)
+                for name, config in parts or [("train", self.train)]
+            ),
+            Step("evaluate", "evaluate", self.evaluate, self.evaluate_device or self.train.device),
+        )
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -107,18 +186,27 @@ def check(sweep: Sweep) -> None:
     for name in sweep.models:
         if name not in sweep.matrix.model:
             raise ConfigError(f"[models.{name}] is not in matrix.model; {nearest(name, list(sweep.matrix.model))}")
+    valid = _override_keys(sweep)
+    for key in sweep.matrix.overrides:
+        if key not in valid:
+            raise ConfigError(f"matrix.overrides: unknown key {key!r}; {nearest(key, valid)}")
+    _check_zips(sweep, axes)
     for number, exclude in enumerate(sweep.exclude, 1):
-        chosen = exclude.model_dump(exclude_none=True)
-        if not chosen:
+        if not exclude:
             raise ConfigError(f"exclude number {number} names no axis; give at least one of {', '.join(axes)}")
-        for axis, value in chosen.items():
+        for axis, value in exclude.items():
+            if axis not in axes:
+                raise ConfigError(f"exclude: {axis!r} is no axis of the matrix; {nearest(axis, list(axes))}")
             if value not in axes[axis]:
                 known = [str(each) for each in axes[axis]]
                 raise ConfigError(f"exclude: {axis} = {value!r} is not in matrix.{axis}; {nearest(str(value), known)}")
-    for axis, values in axes.items():
-        twice = [str(value) for value in values if values.count(value) > 1]
+    for group in _groups(sweep, axes):
+        rows = list(zip(*(axes[axis] for axis in group), strict=True))
+        twice = [row for row in rows if rows.count(row) > 1]
         if twice:
-            raise ConfigError(f"matrix.{axis} has {twice[0]} twice: its cells would be one; write each value once")
+            named = " with ".join(f"matrix.{axis}" for axis in group)
+            what = ", ".join(map(str, twice[0]))
+            raise ConfigError(f"{named} has {what} twice: its cells would be one; write each value once")
     if not _combinations(sweep):
         empty = [axis for axis, values in axes.items() if not values]
         reason = f"matrix.{empty[0]} is empty" if empty else "`exclude` leaves none"
@@ -128,52 +216,194 @@ def check(sweep: Sweep) -> None:
 def cells(sweep: Sweep, shards: Path, campaign_folder: Path) -> list[Cell]:
     """The cells of a sweep, in the order of its matrix; each writes to `campaign_folder`/cells/<id>.
 
-    The id says what tells the cells apart: model, backend, device where the matrix has several, seed. Cells of a
-    network that runs on several backends look for certificates in `campaign_folder`/certificates.
-    Raises ConfigError as `check` does.
+    The id says what tells the cells apart: model, backend, then of device, overrides and processes those of which the
+    matrix has several, seed. Cells of a network that runs on several backends look for certificates in
+    `campaign_folder`/certificates. Raises ConfigError as `check` does, and where an override's value does not fit.
     """
     check(sweep)
-    found = []
     combinations = _combinations(sweep)
+    backends: dict[tuple[Any, ...], set[str]] = {}
+    for each in combinations:
+        backends.setdefault(_network(each), set()).add(each["backend"])
+    training = sweep.training.model_dump()
+    words = _words(sweep)
+    found: dict[str, Cell] = {}
     for combination in combinations:
-        model, backend, device, seed = (combination[axis] for axis in ("model", "backend", "device", "seed"))
-        parts = [model, backend, *([device] if len(sweep.matrix.device) > 1 else []), f"s{seed}"]
-        cell_id = "-".join(parts)
+        cell_id = _id(sweep, combination, words)
+        if cell_id in found:
+            raise ConfigError(f"matrix.overrides: two cells would be called {cell_id}; choose values that read apart")
+        model = combination["model"]
         run_folder = campaign_folder / "cells" / cell_id
-        several = len({each["backend"] for each in combinations if each["model"] == model}) > 1
-        train = TrainJob(
-            model=ModelSettings(name=model, arguments=sweep.models.get(model, {})),
-            backend=backend,
-            device=device,
-            seed=seed,
-            threads=sweep.threads,
-            shards=shards,
-            run_folder=run_folder,
-            training=sweep.training,
-            certificates=campaign_folder / "certificates" if several else None,
-            campaign=sweep.name,
-            cell=cell_id,
+        document: dict[str, Any] = {
+            "model": {"name": model, "arguments": sweep.models.get(model, {})},
+            **{axis: combination[axis] for axis in ("backend", "device", "seed")},
+            **({"processes": combination["processes"]} if combination["processes"] > 1 else {}),
+            "threads": sweep.threads,
+            "checkpoint_every_s": sweep.checkpoint_every_s,
+            "training": training,
+        }
+        for key in sweep.matrix.overrides:
+            if key in combination:
+                document = _replaced(document, _path(key), combination[key])
+        settings = parse(document | {"shards": shards, "run_folder": run_folder}, TrainJob, where="matrix.overrides")
+        catalogue.check_arguments(model, settings.model.arguments)
+        train = settings.model_copy(
+            update={
+                "certificates": campaign_folder / "certificates" if len(backends[_network(combination)]) > 1 else None,
+                "campaign": sweep.name,
+                "cell": cell_id,
+            }
         )
-        evaluate = EvaluateJob(
-            run_folder=run_folder,
-            shards=shards,
-            subsets=sweep.evaluate.subsets,
-            checkpoint=sweep.evaluate.checkpoint,
-            batch_size=sweep.training.batch_size,
-            threads=sweep.threads,
+        evaluate: dict[str, Any] = {"batch_size": train.training.batch_size} if train.training.batch_size else {}
+        found[cell_id] = Cell(
+            cell_id,
+            train,
+            EvaluateJob(
+                run_folder=run_folder,
+                shards=shards,
+                subsets=sweep.evaluate.subsets,
+                checkpoint=sweep.evaluate.checkpoint,
+                threads=train.threads,
+                **evaluate,
+            ),
+            processes=combination["processes"],
+            evaluate_device=sweep.evaluate.device,
+            stages=train.training.cascade.stages if sweep.separate_jobs and _on_patches(model) else 1,
         )
-        found.append(Cell(cell_id, train, evaluate))
-    return found
+    return list(found.values())
 
 
 def _axes(sweep: Sweep) -> dict[str, tuple[Any, ...]]:
-    """Values by axis, in the order of the matrix."""
-    return {axis: getattr(sweep.matrix, axis) for axis in Matrix.model_fields}
+    """Values by axis, in the order in which they turn, slowest first."""
+    matrix = sweep.matrix
+    return {
+        "model": matrix.model,
+        "backend": matrix.backend,
+        "device": matrix.device,
+        **matrix.overrides,
+        "processes": matrix.processes,
+        "seed": matrix.seed,
+    }
 
 
-def _combinations(sweep: Sweep) -> list[dict[str, Any]]:
-    """Every combination that no `exclude` matches."""
+def _groups(sweep: Sweep, axes: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The axes that turn as one, each group where its first axis stands."""
+    zipped = {axis: each.axes for each in sweep.zip for axis in each.axes}
+    return list(dict.fromkeys(zipped.get(axis, (axis,)) for axis in axes))
+
+
+def _check_zips(sweep: Sweep, axes: Mapping[str, tuple[Any, ...]]) -> None:
+    seen: set[str] = set()
+    for each in sweep.zip:
+        for axis in each.axes:
+            if axis not in axes:
+                raise ConfigError(f"zip: {axis!r} is no axis of the matrix; {nearest(axis, list(axes))}")
+            if axis in seen:
+                raise ConfigError(f"zip: {axis} is named twice; name each axis in one zip, once")
+            seen.add(axis)
+        first = each.axes[0]
+        for axis in each.axes[1:]:
+            if len(axes[axis]) != len(axes[first]):
+                raise ConfigError(
+                    f"zip: {first} has {len(axes[first])} values and {axis} has {len(axes[axis])}; "
+                    "axes that vary together need as many values each"
+                )
+
+
+def _combinations(sweep: Sweep) -> list[Combination]:
+    """Every combination that no `exclude` matches, once."""
     axes = _axes(sweep)
-    every = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    excludes = [exclude.model_dump(exclude_none=True) for exclude in sweep.exclude]
-    return [each for each in every if not any(exclude.items() <= each.items() for exclude in excludes if exclude)]
+    rows = [
+        [dict(zip(group, values, strict=True)) for values in zip(*(axes[axis] for axis in group), strict=True)]
+        for group in _groups(sweep, axes)
+    ]
+    every: dict[tuple[Any, ...], Combination] = {}
+    for parts in itertools.product(*rows):
+        turned = {axis: value for part in parts for axis, value in part.items()}
+        own = {axis: turned[axis] for axis in axes if _concerns(axis, turned["model"])}
+        every.setdefault(tuple(own.items()), own)
+    excludes = [each for each in sweep.exclude if each]
+    return [each for each in every.values() if not any(exclude.items() <= each.items() for exclude in excludes)]
+
+
+def _on_patches(model: str) -> bool:
+    """Whether a network takes volumes, and so is trained as a cascade on patches."""
+    return len(catalogue.entry(model).image_axes) == len(catalogue.PATCH)
+
+
+def _network(combination: Combination) -> tuple[Any, ...]:
+    """What tells one network from another: its name and the arguments that the matrix varies."""
+    return (combination["model"], *(each for each in combination.items() if each[0].startswith("models.")))
+
+
+def _concerns(axis: str, model: str) -> bool:
+    """Whether an axis is anything to a cell of this model: the arguments of another network are not."""
+    return not axis.startswith("models.") or axis.startswith(f"models.{model}.")
+
+
+def _override_keys(sweep: Sweep) -> list[str]:
+    """Every key that [matrix.overrides] may have."""
+    of_models = [f"models.{name}.{key}" for name in sweep.matrix.model for key in catalogue.entry(name).arguments]
+    return [*(f"training.{key}" for key in _fields(TrainingSettings)), *of_models, *BARE]
+
+
+def _fields(settings: type[BaseModel]) -> Iterator[str]:
+    """Dotted keys of a class of settings, those of the classes inside it too."""
+    for name, field in settings.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from (f"{name}.{key}" for key in _fields(inner))
+        else:
+            yield name
+
+
+def _path(key: str) -> tuple[str, ...]:
+    """Where an override goes in a TrainJob."""
+    if key.startswith("models."):
+        return ("model", "arguments", key.split(".", 2)[2])
+    return tuple(key.split("."))
+
+
+def _replaced(document: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """A copy of nested tables with one value replaced."""
+    first, *rest = path
+    return {**document, first: _replaced(document.get(first, {}), tuple(rest), value) if rest else value}
+
+
+def _dotted(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one with dotted keys: TOML reads `training.epochs = 8` as a table in a table.
+
+    >>> _dotted({"training": {"epochs": [8]}, "threads": [1]})
+    {'training.epochs': [8], 'threads': [1]}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tables.items():
+        flat.update(_dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _words(sweep: Sweep) -> dict[str, str]:
+    """What stands in an id for each override that tells cells apart: its last word, where that is its alone."""
+    keys = [key for key, values in sweep.matrix.overrides.items() if len(values) > 1]
+    last = [key.rpartition(".")[2] for key in keys]
+    return {key: word if last.count(word) == 1 else key for key, word in zip(keys, last, strict=True)}
+
+
+def _id(sweep: Sweep, combination: Combination, words: Mapping[str, str]) -> str:
+    """A cell's name: letters, digits and `._-`, so that it names a folder too."""
+    matrix = sweep.matrix
+    parts = [combination["model"], combination["backend"]]
+    parts += [combination["device"]] if len(matrix.device) > 1 else []
+    parts += [f"{word}{_short(combination[key])}" for key, word in words.items() if key in combination]
+    parts += [f"p{combination['processes']}"] if len(matrix.processes) > 1 else []
+    return "-".join([*parts, f"s{combination['seed']}"])
+
+
+def _short(value: Scalar) -> str:
+    """A value as it stands in an id.
+
+    >>> [_short(value) for value in (8, 1e-4, 1e-05, True, "full mem")]
+    ['8', '0.0001', '1e_05', 'true', 'full_mem']
+    """
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._") else "_" for letter in text)

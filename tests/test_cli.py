@@ -21,7 +21,7 @@ from mspipeline.errors import BackendError, Interrupted
 
 COMMANDS = (
     *("phantom", "prepare", "train", "evaluate", "predict", "sweep"),
-    *("status", "resume", "cancel", "collect", "report", "models"),
+    *("resume", "cancel", "status", "logs", "collect", "report", "models"),
     *("certify", "import-weights", "export", "import", "doctor"),
 )
 HEAVY = {"tensorflow", "keras", "numpy", "scipy", "pyarrow", "h5py", "nibabel", "rich", "submitit"}

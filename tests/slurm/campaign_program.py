@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from mspipeline.errors import SuiteError
-from slurm.campaign import Campaign, config_path
+from slurm.arrays import config_path
+from slurm.campaign import Campaign
 from slurm.sweep import Cell
 
 CELL_PROGRAM = Path(__file__).parent / "cell_program.py"

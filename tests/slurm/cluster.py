@@ -21,11 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from cluster_keeper import ClusterError, user, which
 
 KEEPER = Path(__file__).with_name("cluster_keeper.py")
@@ -50,6 +51,7 @@ class Cluster:
     root: Path
     keeper: int
     environment: Mapping[str, str]
+    tell: Callable[[str], None]
 
     def run(self, *command: str) -> str:
         """Standard output of a SLURM program on this cluster. Raises ClusterError with what it said where it fails."""
@@ -71,8 +73,57 @@ class Cluster:
         with suppress(ClusterError):  # it has started by itself
             self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
+    def stop_controller(self) -> None:
+        """Kill slurmctld; jobs go on, and nobody answers for them."""
+        self.tell("stop slurmctld")
+
+    def start_controller(self) -> None:
+        """Start slurmctld again, with the state that it left, and wait until it answers."""
+        self.tell("start slurmctld")
+        self._wait(lambda: self.run("sinfo", "-h"), "the controller does not answer")
+
+    def kill_node(self, node: str) -> None:
+        """End a node as a power cut does: its daemon, its steps and all that runs in them, without a word."""
+        theirs = [process for process in psutil.Process(self.keeper).children(recursive=True) if _is_on(process, node)]
+        stepds = [each for process in theirs for each in process.parents() if each.name() == "slurmstepd"]
+        victims = [*dict.fromkeys(stepds), *theirs]
+        for process in victims:  # all stand still before the first dies: none can tell of another
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        self.tell(f"stop slurmd.{node}")
+        for process in victims:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def start_node(self, node: str) -> None:
+        """Start the daemon of a node that was killed and wait until the controller has it back."""
+        self.tell(f"start slurmd.{node}")
+        asked = ("sinfo", "-h", "-n", node, "-o", "%t")
+
+        def back() -> bool:
+            self.resume_nodes()
+            return set(self.run(*asked).split()) <= {"idle", "mix", "alloc"}
+
+        self._wait(back, f"{node} does not come back")
+
+    def fail_prologs(self, fail: bool) -> None:
+        """Whether from now on no node can start a job."""
+        flag = self.root / "prolog-fails"
+        flag.touch() if fail else flag.unlink(missing_ok=True)
+
+    def _wait(self, ready: Callable[[], object], problem: str) -> None:
+        ends = time.monotonic() + END_S
+        while True:
+            with suppress(ClusterError):
+                if ready():
+                    return
+            if time.monotonic() > ends:
+                raise ClusterError(problem)
+            time.sleep(0.1)
+
     def reset(self) -> None:
         """Cancel every job, wait for the last to go, put every node back to service."""
+        self.fail_prologs(False)
         if self.run("squeue", "-h"):
             self.run("scancel", "--user", user())
             ends = time.monotonic() + END_S
@@ -107,11 +158,26 @@ def start_cluster() -> Iterator[Cluster]:
         answer = json.loads(keeper.stdout.readline() or '{"error": "its keeper was killed"}')
         if "error" in answer:
             raise ClusterError(f"no private SLURM could be started: {answer['error']}")
-        yield Cluster(root, keeper.pid, {"SLURM_CONF": str(root / "slurm.conf")})
+
+        def tell(line: str) -> None:
+            keeper.stdin.write(f"{line}\n".encode())
+            keeper.stdin.flush()
+            if not keeper.stdout.readline():
+                raise ClusterError(f"the keeper could not {line}")
+
+        yield Cluster(root, keeper.pid, {"SLURM_CONF": str(root / "slurm.conf")}, tell)
     finally:
         keeper.stdin.close()
         keeper.stdout.close()
         keeper.wait(END_S)
+
+
+def _is_on(process: psutil.Process, node: str) -> bool:
+    """Whether a process belongs to a job on this node."""
+    try:
+        return process.environ().get("SLURMD_NODENAME") == node
+    except psutil.Error:
+        return False
 
 
 def _disk() -> Path | None:

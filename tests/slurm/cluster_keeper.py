@@ -1,7 +1,8 @@
 """The keeper of a private SLURM: writes its files, starts its daemons, ends them. See cluster.py.
 
 cluster_keeper.py ROOT: says {"ready": true} or {"error": "..."} on its standard output, then waits for the end of its
-standard input. Then, or at TERM, it kills all that descends from it and removes ROOT.
+standard input. Then, or at TERM, it kills all that descends from it and removes ROOT. Lines on its standard input:
+`stop NAME` kills a daemon (slurmctld, slurmd.c1), `start NAME` starts it again; each is answered by a line.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ DefMemPerCPU=512
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=1,batch_sched_delay=0,sched_min_interval=0
 PriorityType=priority/multifactor
+Prolog={root}/prolog
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
@@ -93,6 +95,10 @@ PartitionName=DEFAULT MaxTime=INFINITE DefaultTime=10 State=UP
 PartitionName=cpu Nodes=c1,c2 Default=YES PriorityTier=1
 PartitionName=urgent Nodes=c1,c2 PriorityTier=10 PreemptMode=OFF
 PartitionName=gpu_t4 Nodes=g1,g2 PriorityTier=1
+"""
+PROLOG = """\
+#!/bin/sh
+[ ! -e {root}/prolog-fails ]
 """
 SLURMDBD_CONF = """\
 AuthType=auth/munge
@@ -166,9 +172,19 @@ class Keeper:
         self._wait("slurmdbd", lambda: _answers(self._database_daemon_port))
         self._start("slurmctld", "-D", "-c")
         for node in NODES:
-            self._start("slurmd", "-D", "-N", node, name=f"slurmd.{node}")
+            self.start_again(f"slurmd.{node}")
         self._wait("slurmctld", self._idle)
         self._wait("slurmdbd", self._known)
+
+    def stop(self, name: str) -> None:
+        """Kill one daemon; what it started lives on."""
+        self._daemons[name].kill()
+        self._daemons[name].wait()
+
+    def start_again(self, name: str) -> None:
+        """Start slurmctld, with the state that it left, or a node's slurmd."""
+        program, _, node = name.partition(".")
+        self._start(program, "-D", *(["-N", node] if node else []), name=name)
 
     def alive(self) -> bool:
         """Whether no daemon has ended."""
@@ -217,6 +233,9 @@ class Keeper:
             ),
         }
         self._conf.write_text(SLURM_CONF.format(**values))
+        prolog = self._root / "prolog"
+        prolog.write_text(PROLOG.format(**values))
+        prolog.chmod(0o755)
         gpu_nodes = ",".join(name for name, gres in NODES.items() if gres)
         gres = [f"NodeName={gpu_nodes} Name=gpu Type=t4 File={device}" for device in devices]
         (self._root / "gres.conf").write_text("\n".join(gres) + "\n")
@@ -329,7 +348,10 @@ def main() -> int:
                     root.mkdir(mode=0o755)
         print(json.dumps(answer), flush=True)
         if "ready" in answer:
-            sys.stdin.read()
+            for line in sys.stdin:
+                what, name = line.split()
+                (keeper.stop if what == "stop" else keeper.start_again)(name)
+                print(json.dumps({"done": line.strip()}), flush=True)
     finally:
         keeper.end()
     return 0

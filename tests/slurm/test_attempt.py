@@ -150,3 +150,23 @@ def test_a_record_that_is_not_readable_is_said_so(tmp_path):
     (tmp_path / "cell.json").write_text('{"attempt"')
     with pytest.raises(RunFolderError, match=r"cell\.json: not a readable record of a cell's attempt"):
         read_attempt(tmp_path)
+
+
+def test_that_a_command_was_asked_to_end_is_on_record_while_it_has_not(start, tmp_path):
+    process = start(python(f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{SLOW}"))
+    assert process.stdout.readline() == "ready\n"
+    assert read_attempt(tmp_path / "cell").asked is None
+    process.terminate()
+    wait_for(lambda: read_attempt(tmp_path / "cell").asked == "SIGTERM")
+    assert read_attempt(tmp_path / "cell").exit_code is None
+    process.kill()
+    process.wait()
+    assert not read_attempt(tmp_path / "cell").died  # it was warned
+
+
+def test_an_attempt_that_was_killed_has_died(start, tmp_path):
+    process = start(python(f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"))
+    assert process.wait(20) == 137
+    assert read_attempt(tmp_path / "cell").died
+    start(["true"]).wait()
+    assert read_attempt(tmp_path / "cell").tries == 1

@@ -11,8 +11,9 @@ from campaign_program import cell_commands
 from process_watch import processes_of, wait_for
 
 from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError, ShardError, UsageError
+from slurm.arrays import config_path, job_commands
 from slurm.attempt import read_attempt
-from slurm.campaign import Campaign, config_path, job_commands
+from slurm.campaign import Campaign
 from slurm.follow import CellsFailed
 from slurm.site import Partition, Site
 from slurm.submit import read_submission

@@ -181,6 +181,15 @@ def test_cells_of_one_shape_are_one_array_that_keeps_to_the_sites_limit(cluster,
         assert record.log == handle.submission.log
 
 
+def test_a_cell_without_a_time_limit_has_that_of_its_partition(cluster, tmp_path):
+    site = SITE.model_copy(update={"partitions": {"cpu": CPU.model_copy(update={"time_min": None})}})
+    handle = one(tmp_path, "sleep", "60", site=site)
+    (limit,) = cluster.run("sinfo", "-h", "-p", "cpu", "-o", "%L").split()
+    shown = cluster.run("squeue", "-h", "-j", handle.submission.job_id, "-o", "%l").strip()
+    (most,) = cluster.run("sinfo", "-h", "-p", "cpu", "-o", "%l").split()
+    assert shown.lower() == (most if limit == "n/a" else limit).lower()
+
+
 def test_a_gpu_cell_sees_the_gpu_that_it_was_given(cluster, tmp_path):
     site = Site(name="c", executor="slurm", partitions={"gpu_t4": Partition(device="gpu", gres="gpu:t4:1", time_min=5)})
     handle = one(tmp_path, "bash", "-c", "echo gpu:$CUDA_VISIBLE_DEVICES", site=site, device="gpu")

@@ -104,10 +104,20 @@ def test_an_attempt_without_an_end_runs_while_its_lock_is_held(cell):
 
 def test_a_job_that_has_not_begun_is_starting_while_its_launcher_lives(cell):
     write_attempt(cell, exit_code=75, job_id="6")
-    write_submission(cell, submitted_utc="2030-01-01T11:00:00+00:00")
+    write_submission(cell, after_attempt=2)
     assert (cell_state(cell).state, cell_state(cell).message) == ("running", "starting")
-    write_submission(cell, submitted_utc="2030-01-01T11:00:00+00:00", pid=ended_pid())
+    write_submission(cell, after_attempt=2, pid=ended_pid())
     assert (cell_state(cell).state, cell_state(cell).message) == ("interrupted", "its job ended before it began")
+
+
+def test_two_hosts_whose_clocks_differ_are_told_by_job_and_count_and_not_by_time(cell):
+    """The node is an hour behind: its attempt seems older than the job that it belongs to."""
+    write_submission(cell, executor="slurm", pid=None, pid_created=None, submitted_utc="2030-01-01T11:00:00+00:00")
+    write_attempt(cell, exit_code=65)
+    assert (cell_state(cell).state, cell_state(cell).log) == ("failed", cell.train.run_folder / "log.out")
+    write_submission(cell, job_id="8", pid=ended_pid(), after_attempt=2, submitted_utc="2030-01-01T09:00:00+00:00")
+    assert cell_state(cell).message.startswith("its job ended before it began")
+    assert cell_state(cell).log == cell.train.run_folder / "newer.out"
 
 
 def test_a_number_that_another_process_has_by_now_is_not_the_launcher(cell):
@@ -152,5 +162,5 @@ def test_the_last_words_are_those_of_the_cells_own_programs(cell, tmp_path):
     log.write_text("submitit INFO (x) - Starting\nepoch 1\nerror: no disk\n\nsubmitit INFO (x) - Exiting\n")
     write_attempt(cell, exit_code=74)
     assert last_lines(log, 2) == ["epoch 1", "error: no disk"]
-    assert (cell_state(cell).message, cell_state(cell).log) == ("code 74: error: no disk", log)
+    assert (cell_state(cell).message, cell_state(cell).log) == ("no space, or no leave to write: error: no disk", log)
     assert last_lines(tmp_path / "none", 1) == []

@@ -9,8 +9,9 @@ from mspipeline.config import TrainingSettings
 from mspipeline.errors import ConfigError, Interrupted
 from slurm.attempt import read_attempt
 from slurm.campaign import Campaign
+from slurm.shape import LOCAL_TIME_MIN, parameters
 from slurm.site import Partition, Site, load_site
-from slurm.submit import LOCAL_TIME_MIN, parameters, read_submission, sigint_held_back, submit
+from slurm.submit import read_submission, sigint_held_back, submit
 from slurm.sweep import Matrix, Sweep
 
 # Programs of SLURM's names: sbatch starts the script at once on this machine, the others do the least that is needed.
@@ -42,7 +43,7 @@ PROGRAMS = {
         """,
     "squeue": """
         for file in "$FAKE_SLURM"/pid.*; do
-            kill -0 "$(cat "$file")" 2>/dev/null && echo "${file##*.}|RUNNING"
+            kill -0 "$(cat "$file")" 2>/dev/null && echo "${file##*.}|RUNNING|None"
         done
         exit 0
         """,

@@ -1,0 +1,27 @@
+"""What the command line prints, a module for each of the subjects that `mspipeline.commands` has; `table` serves all.
+
+May import all that lies below the command line.
+"""
+
+from mspipeline.display.campaigns import LiveStates, print_states
+from mspipeline.display.data import print_manifest
+from mspipeline.display.machine import print_findings
+from mspipeline.display.networks import print_certification, print_models, print_nodes
+from mspipeline.display.results import print_comparison, print_tables
+from mspipeline.display.runs import print_cases, print_run
+from mspipeline.display.table import print_json
+
+__all__ = [
+    "LiveStates",
+    "print_cases",
+    "print_certification",
+    "print_comparison",
+    "print_findings",
+    "print_json",
+    "print_manifest",
+    "print_models",
+    "print_nodes",
+    "print_run",
+    "print_states",
+    "print_tables",
+]

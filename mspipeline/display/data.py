@@ -1,0 +1,36 @@
+"""What was prepared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mspipeline.console import stdout
+from mspipeline.shards.manifest import Manifest
+
+
+def print_manifest(manifest: Manifest, folder: Path) -> None:
+    """What was prepared, and the next command."""
+    subsets = ", ".join(f"{len(manifest.split.cases(subset))} {subset}" for subset in ("train", "validation", "test"))
+    stdout.print(
+        f"{folder}: {len(manifest.cases)} cases ({subsets}), {_content(manifest)} of "
+        f"{'x'.join(map(str, manifest.image_shape))} ({', '.join(manifest.channels)}), "
+        f"recipe {manifest.recipe_hash[:12]}"
+    )
+    for skipped in manifest.skipped:
+        stdout.print(f"  left out {skipped.case}: {skipped.reason}")
+    if not manifest.split.validation:
+        best = "the best checkpoint will be that of the lowest training loss"
+        if manifest.kind == "patches3d":
+            best = "training sets some of its patches apart instead"
+        stdout.print(f"  no case is held out for validation: {best}")
+    stdout.print(f"next: mspipeline train {'cascade3d' if manifest.kind == 'patches3d' else 'unet2d'} {folder}")
+
+
+def _content(manifest: Manifest) -> str:
+    """What there is of the manifest's image shape."""
+    if manifest.kind != "patches3d":
+        return f"{sum(entry.slices for entry in manifest.slices)} slices"
+    voxels = sum(entry.candidates for entry in manifest.volumes)
+    lesions = sum(entry.lesion_voxels for entry in manifest.volumes)
+    stored = sum(entry.patches for entry in manifest.volumes)
+    return f"{voxels} candidates, {lesions} lesion voxels, {f'{stored} stored ' if stored else ''}patches"

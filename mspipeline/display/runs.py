@@ -1,0 +1,68 @@
+"""A training, and the cases that it was scored on."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from mspipeline.console import show, stdout
+from mspipeline.display.table import print_json, table
+from mspipeline.runs import RunPaths, read_record, read_rows
+from mspipeline.telemetry.schema import CASES, EPOCHS
+
+
+def print_run(folder: Path, *, as_json: bool) -> None:
+    """A finished training and the next command."""
+    record = read_record(RunPaths(folder))
+    if as_json:
+        print_json({**record.model_dump(mode="json"), "run_folder": str(folder)})
+        return
+    best = {
+        row["subset"]: row
+        for row in read_rows(RunPaths(folder).epochs, EPOCHS).to_pylist()
+        if row["epoch"] == record.best_epoch
+    }
+    scores = ", ".join(
+        f"{subset} Dice {show(row['dice'])}, loss {show(row['loss'], 4)}" for subset, row in best.items()
+    )
+    stdout.print(f"{folder}: {record.epochs} epochs, best by {record.monitor}: epoch {record.best_epoch} ({scores})")
+
+
+def print_cases(folder: Path, *, as_json: bool) -> None:
+    """Every case that a run was scored on."""
+    rows = read_rows(RunPaths(folder).cases, CASES).to_pylist()
+    if as_json:
+        print_json(rows)
+        return
+    columns = [
+        "case",
+        "subset",
+        "Dice",
+        "IoU",
+        "precision",
+        "recall",
+        "specificity",
+        "volume error %",
+        "truth ml",
+        "found ml",
+    ]
+    shown = table(columns, words=2)
+    for row in rows:
+        scores = (row[name] for name in ("dice", "iou", "precision", "recall"))
+        shown.add_row(
+            row["case"],
+            row["subset"],
+            *map(show, scores),
+            show(row["specificity"], 5),
+            show(row["volume_error_percent"], 1),
+            show(row["truth_ml"], 2),
+            show(row["prediction_ml"], 2),
+        )
+    stdout.print(shown)
+    for subset in dict.fromkeys(row["subset"] for row in rows):
+        dice = [row["dice"] for row in rows if row["subset"] == subset and row["dice"] == row["dice"]]
+        if dice:
+            stdout.print(
+                f"{subset}: median Dice {statistics.median(dice):.3f} over {len(dice)} cases with a defined Dice"
+            )
+    stdout.print("scored on each scan's own grid; a dash is undefined (no lesion in truth or prediction)")

@@ -1,0 +1,136 @@
+"""What a job asks of its site, in submitit's words, and the batch script that comes of it."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from slurm.site import Partition, Site
+
+LOCAL_TIME_MIN = 366 * 24 * 60
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one job asks for besides what its partition says.
+
+    tasks: processes that srun or an MPI may start in it. pack: cells side by side. cpus: of each task; unset it is what
+    the partition says, and else the job asks for no gres and for its share of the memory. after: jobs to wait for, as
+    sbatch takes them, `afterok:12`. tells_end: whether it ends with its commands' code, for the jobs that wait for it.
+    """
+
+    tasks: int = 1
+    pack: int = 1
+    cpus: int | None = None
+    after: str = ""
+    tells_end: bool = False
+
+    @property
+    def bare(self) -> bool:
+        """Whether the batch script itself runs the cells, so that srun is free to be called and adds no word."""
+        return self.tasks > 1 or self.tells_end
+
+    def of(self, partition: Partition) -> Partition:
+        """What one task asks for."""
+        if self.cpus is None:
+            return partition
+        share = self.cpus / partition.cpus if partition.cpus else 1
+        mem_gb = partition.mem_gb and partition.mem_gb * min(1, share)
+        return partition.model_copy(update={"cpus": self.cpus, "mem_gb": mem_gb, "gres": None})
+
+
+PLAIN = Shape()
+
+
+def python_words(shape: Shape) -> str:
+    """How a job starts Python. exec: the batch script's shell would die of the TERM that the cell is to answer."""
+    return f"{'exec ' if shape.bare else ''}{shlex.quote(sys.executable)} -P"
+
+
+def parameters(
+    site: Site,
+    name: str,
+    partition_name: str,
+    partition: Partition,
+    count: int = 1,
+    shape: Shape = PLAIN,
+) -> dict[str, Any]:
+    """What submitit is told about `count` jobs of one shape, in its own words."""
+    common = {"name": name, "stderr_to_stdout": True}
+    if site.executor == "local":
+        return {**common, "timeout_min": partition.time_min or LOCAL_TIME_MIN}
+    partition = shape.of(partition)
+    at_once = max(1, site.max_parallel // shape.pack) if site.max_parallel else count
+    asked: dict[str, Any] = {
+        "slurm_partition": partition_name,
+        "timeout_min": partition.time_min,
+        "cpus_per_task": partition.cpus and partition.cpus * shape.pack,
+        "mem_gb": partition.mem_gb and partition.mem_gb * shape.pack,
+        "slurm_gres": partition.gres,
+        "slurm_account": partition.account or site.account,
+        "slurm_qos": partition.qos or site.qos,
+        "slurm_signal_delay_s": site.warn_s,
+        "slurm_setup": site.setup_lines() or None,
+        "slurm_array_parallelism": min(count, at_once) if count > 1 else None,
+        "slurm_dependency": shape.after or None,
+        "slurm_use_srun": False if shape.bare else None,
+    }
+    more: dict[str, Any] = {"requeue": True}  # without it, a site whose JobRequeue is 0 ends a preempted cell for good
+    if shape.after:
+        more["kill-on-invalid-dep"] = "yes"  # else a job whose predecessor failed waits for ever
+    if shape.bare:
+        more["signal"] = f"B:USR2@{site.warn_s}"
+    if shape.tasks > 1:
+        more.update(_tasks(partition, shape.tasks))
+        if partition.mem_gb and partition.cpus:
+            del asked["mem_gb"]  # of a node, and how many tasks share one is SLURM's choice
+            asked["slurm_mem_per_cpu"] = f"{math.ceil(partition.mem_gb * 1024 / partition.cpus)}M"
+    asked["slurm_additional_parameters"] = more
+    return {**common, **{key: value for key, value in asked.items() if value is not None}}
+
+
+def _tasks(partition: Partition, tasks: int) -> dict[str, Any]:
+    """How the processes of one cell lie on nodes: where there are GPUs, one process a GPU, whose number is a node's."""
+    gpus = [word.split(":") for word in (partition.gres or "").split(",") if word.split(":")[0] == "gpu"]
+    if not gpus:
+        return {"ntasks": tasks, "nodes": f"1-{tasks}"}
+    each = int(gpus[0][-1]) if gpus[0][-1].isdecimal() else 1
+    return {"ntasks": tasks, "nodes": math.ceil(tasks / each), "ntasks-per-node": min(each, tasks)}
+
+
+def batch_script(
+    site: Site,
+    device: str,
+    count: int,
+    logs: Path,
+    *,
+    name: str,
+    shape: Shape = PLAIN,
+) -> str:
+    """The script that `submit_together` would give to sbatch for `count` cells; needs no SLURM, writes nothing."""
+    partition_name, partition = site.partition_for(device)
+    jobs = math.ceil(count / shape.pack)
+    executor = _Writer(logs, python=python_words(shape))
+    told = parameters(site, name, partition_name, partition, jobs, shape)
+    given = {key.removeprefix("slurm_"): value for key, value in told.items()}
+    executor._internal_update_parameters(**executor._convert_parameters(given))
+    if jobs > 1:
+        executor.parameters["map_count"] = jobs
+    text = str(executor._make_submission_file_text(executor._submitit_command_str, "dry-run"))
+    # submitit asks for 5 minutes where nobody says; a submission asks the partition what it gives.
+    return text if partition.time_min is not None else re.sub(r"#SBATCH --time=\d+\n", "", text)
+
+
+class _Writer(submitit.SlurmExecutor):  # type: ignore[misc]
+    """Writes submitit's batch scripts where there is no SLURM either."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 1
