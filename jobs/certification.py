@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jobs.certify import trial_of
-from mspipeline.backends.certificate import (
+from mspipeline.backends.certification.certificate import (
     Certificate,
     NotCertified,
     Outcome,
@@ -21,10 +21,10 @@ from mspipeline.backends.certificate import (
     side_of,
     write_certificate,
 )
-from mspipeline.backends.certify import compare, describe
-from mspipeline.backends.evidence import Evidence, read_evidence
+from mspipeline.backends.certification.certify import compare, describe
+from mspipeline.backends.certification.evidence import Evidence, read_evidence
+from mspipeline.backends.certification.trial import Trial, smallest_shape
 from mspipeline.backends.registry import adapter, availability
-from mspipeline.backends.trial import Trial, smallest_shape
 from mspipeline.config import CertifyJob, ModelSettings
 from mspipeline.errors import BackendError, StorageError, SuiteError, UsageError
 from mspipeline.files import write_json

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mspipeline.backends.base import Execution
-from mspipeline.backends.certificate import versions_of
-from mspipeline.backends.evidence import gather, write_evidence
+from mspipeline.backends.certification.certificate import versions_of
+from mspipeline.backends.certification.evidence import gather, write_evidence
+from mspipeline.backends.certification.trial import Trial, make_trial
 from mspipeline.backends.registry import create
-from mspipeline.backends.trial import Trial, make_trial
 from mspipeline.config import CertifyJob
 from mspipeline.models.catalogue import build
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.certification import Command, Report, Request, certify, job_command
-from mspipeline.backends.certificate import (
+from mspipeline.backends.certification.certificate import (
     NotCertified,
     Outcome,
     covering,
@@ -22,7 +22,7 @@ from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph
 from mspipeline.preprocess.recipe import load_recipe
 from mspipeline.shards.manifest import load_manifest
-from slurm.campaign import Campaign
+from slurm.campaigns.campaign import Campaign
 
 UNCERTIFIED = "or compare them all the same with --uncertified, and the report says so"
 

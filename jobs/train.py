@@ -10,7 +10,7 @@ import numpy as np
 
 from jobs.resources import slices_or, threads_for
 from mspipeline.backends.base import Adam, Backend, Execution
-from mspipeline.backends.certificate import covering, network_of, side_of, versions_of
+from mspipeline.backends.certification.certificate import covering, network_of, side_of, versions_of
 from mspipeline.backends.process_group import ALONE, PeersLost, ProcessGroup
 from mspipeline.backends.registry import BACKENDS, adapter, availability, create
 from mspipeline.config import TrainJob

@@ -14,10 +14,10 @@ import psutil
 from mspipeline.backends.registry import BACKENDS, availability
 from mspipeline.errors import SuiteError
 from mspipeline.telemetry.gpu import open_gpus
-from slurm.finding import Finding
-from slurm.probe import probe_site
+from slurm.checks.finding import Finding
+from slurm.checks.probe import probe_site
+from slurm.checks.site_check import site_findings
 from slurm.site import load_site
-from slurm.site_check import site_findings
 
 FREE_DISK_GB = 5.0
 

@@ -15,7 +15,7 @@
       PeersLost                    76  another process of a training has ended (`backends.process_group`)
       ConfigError                  78  a configuration file or value
       GateFailed                    1  a benchmark regressed
-      NotCertified                  1  backends do not compute the same network (`backends.certificate`)
+      NotCertified                  1  backends do not compute the same network (`backends.certification`)
       Interrupted                 130  Ctrl-C, with its state saved
 
 The message of each is one line: what, where, what was expected, what to do.

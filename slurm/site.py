@@ -75,7 +75,7 @@ class Site(Strict):
         `{ file = ..., digest = "sha256:..." }`.
     binds: what the container sees besides a campaign's own folders: `/path`, `/path:/inside`, `/path:/inside:ro`.
     scratch: fast folder of a node, TMPDIR of the cells. It and the binds may name variables of the job: `/local/$USER`.
-    pass_environment: variables that enter the container besides those of slurm.container.PASSED; `NAME` or `PREFIX_*`.
+    pass_environment: variables that enter the container besides PASSED of slurm.inside.container; `NAME` or `PREFIX_*`.
     modules: loaded before a cell starts. mpi: what starts the ranks of a preparation; mpi_plugin: srun's `--mpi`.
     """
 

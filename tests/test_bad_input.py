@@ -212,7 +212,7 @@ def test_shards_that_a_run_was_not_trained_on_are_refused(finished: Path, scans:
 
 
 def test_a_campaign_whose_shards_are_others_by_now_is_not_resumed(scans: Path, tmp_path: Path) -> None:
-    from slurm.campaign import Campaign
+    from slurm.campaigns.campaign import Campaign
     from slurm.site import load_site
     from slurm.sweep import Matrix, Sweep
 

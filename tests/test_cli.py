@@ -232,7 +232,7 @@ def test_an_undefined_dice_is_shown_as_a_dash(tmp_path: Path) -> None:
 
 
 def test_status_and_doctor_print_json_alone(small_shards: Path, tmp_path: Path) -> None:
-    from slurm.campaign import Campaign
+    from slurm.campaigns.campaign import Campaign
     from slurm.site import load_site
     from slurm.sweep import Matrix, Sweep
 

@@ -24,8 +24,8 @@ import numpy as np
 
 from benchmarks.micro.result import Result, main
 from mspipeline.backends.base import Execution
+from mspipeline.backends.certification.trial import make_trial
 from mspipeline.backends.registry import BACKENDS, adapter, availability, create
-from mspipeline.backends.trial import make_trial
 from mspipeline.config import Scalar
 from mspipeline.models.catalogue import build
 from mspipeline.network.cost import cost

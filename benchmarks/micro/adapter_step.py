@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.micro import by_hand
 from benchmarks.micro.result import Result, main
 from mspipeline.backends.base import Adam, Execution, Loss
-from mspipeline.backends.keras import load_keras
+from mspipeline.backends.keras.backend import load_keras
 from mspipeline.backends.registry import availability, create
 from mspipeline.models.catalogue import build
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mspipeline.backends.keras import load_keras
+from mspipeline.backends.keras.backend import load_keras
 
 Step = Callable[[Any, Any], tuple[float, np.ndarray]]
 DEPTH = 4

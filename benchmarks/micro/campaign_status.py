@@ -22,13 +22,14 @@ from mspipeline.config import TrainingSettings
 from mspipeline.files import write_json
 from mspipeline.runs import RunPaths, write_rows
 from mspipeline.telemetry.schema import CASES, EPOCHS
-from slurm.attempt import AttemptRecord, record_path
-from slurm.campaign import Campaign
-from slurm.follow import Follower
+from slurm.campaigns.campaign import Campaign
+from slurm.campaigns.follow import Follower
+from slurm.cells import Cell
+from slurm.inside.attempt import AttemptRecord, record_path
 from slurm.lock import hold
 from slurm.site import load_site
-from slurm.submit import Submission, submission_path
-from slurm.sweep import Cell, Matrix, Sweep
+from slurm.submission.submit import Submission, submission_path
+from slurm.sweep import Matrix, Sweep
 
 SEEDS = 1250
 MODELS = ("unet2d", "double_unet")

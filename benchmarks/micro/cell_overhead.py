@@ -23,9 +23,10 @@ from mspipeline.datasets.phantom import make_phantom
 from mspipeline.files import write_json
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.telemetry.schema import EPOCHS
-from slurm.arrays import config_path
-from slurm.campaign import Campaign
-from slurm.sweep import Cell, Matrix, Sweep
+from slurm.campaigns.campaign import Campaign
+from slurm.cells import Cell
+from slurm.submission.arrays import config_path
+from slurm.sweep import Matrix, Sweep
 
 REPEATS = 3
 BOUND = 0.5

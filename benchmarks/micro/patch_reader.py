@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.micro.result import Result, main
 from jobs.prepare import prepare
 from mspipeline.backends.base import Adam, Execution, Loss
-from mspipeline.backends.keras_tensorflow import TensorFlowBackend
+from mspipeline.backends.keras.tensorflow import TensorFlowBackend
 from mspipeline.config import PrepareJob, SplitSettings
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.models.catalogue import build

@@ -18,8 +18,8 @@ from benchmarks.micro.private_slurm import SITE, private_slurm
 from benchmarks.micro.result import Result, main
 from mspipeline.config import TrainingSettings
 from mspipeline.files import write_json
-from slurm.attempt import run_commands
-from slurm.campaign import Campaign
+from slurm.campaigns.campaign import Campaign
+from slurm.inside.attempt import run_commands
 from slurm.sweep import Matrix, Sweep
 
 CELLS = 1000

@@ -16,9 +16,9 @@ from typing import Any
 from benchmarks.micro.result import Result, main
 from jobs.prepare import prepare
 from mspipeline.backends.base import Adam, Execution, Loss
-from mspipeline.backends.keras import load_keras
-from mspipeline.backends.keras_layers import realise
-from mspipeline.backends.keras_tensorflow import TensorFlowBackend
+from mspipeline.backends.keras.backend import load_keras
+from mspipeline.backends.keras.layers import realise
+from mspipeline.backends.keras.tensorflow import TensorFlowBackend
 from mspipeline.config import PrepareJob, SplitSettings, TrainingSettings
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.models.catalogue import build

@@ -23,22 +23,22 @@ class BackendEntry:
 
 BACKENDS: dict[str, BackendEntry] = {
     "tensorflow": BackendEntry(
-        "mspipeline.backends.keras_tensorflow:TensorFlowBackend",
+        "mspipeline.backends.keras.tensorflow:TensorFlowBackend",
         (("tensorflow", ("tensorflow", "tensorflow-cpu")), ("keras", ("keras",))),
         "pip install 'mspipeline[tensorflow]'",
     ),
     "torch": BackendEntry(
-        "mspipeline.backends.keras_torch:TorchBackend",
+        "mspipeline.backends.keras.torch:TorchBackend",
         (("torch", ("torch",)), ("keras", ("keras",))),
         "pip install 'mspipeline[torch]'",
     ),
     "jax": BackendEntry(
-        "mspipeline.backends.keras_jax:JaxBackend",
+        "mspipeline.backends.keras.jax:JaxBackend",
         (("jax", ("jax",)), ("keras", ("keras",))),
         "pip install 'mspipeline[jax]'",
     ),
     "pyeddl": BackendEntry(
-        "mspipeline.backends.eddl:EddlBackend",
+        "mspipeline.backends.eddl.backend:EddlBackend",
         (("pyeddl", ("pyeddl",)),),
         "it comes with its own image; see docs/guide.md, PyEDDL",
     ),

@@ -45,10 +45,10 @@ def sweep(
     from mspipeline.config import PrepareJob, parse_assignments
     from mspipeline.display.plan import print_plan
     from mspipeline.preprocess.recipe import load_recipe
-    from slurm.campaign import Campaign
-    from slurm.plan import plan, write_scripts
+    from slurm.campaigns.campaign import Campaign
+    from slurm.campaigns.plan import plan, write_scripts
+    from slurm.checks.site_check import check_site
     from slurm.site import load_site
-    from slurm.site_check import check_site
     from slurm.sweep import load_sweep
 
     loaded = load_sweep(file)
@@ -110,8 +110,8 @@ def resume(
     uncertified: Uncertified = False,
 ) -> None:
     """Run what a sweep has not done yet. Cells that are done are not run again, those that run still are followed."""
-    from slurm.campaign import Campaign
-    from slurm.logs import find_cell
+    from slurm.campaigns.campaign import Campaign
+    from slurm.campaigns.logs import find_cell
 
     opened = Campaign.open(campaign)
     only = [find_cell(opened.cells, word, campaign).id for word in cells or ()]
@@ -123,7 +123,7 @@ def cancel(campaign: Annotated[Path, typer.Argument(help="Campaign folder.")]) -
     """Stop a sweep, the state of its cells saved."""
     from mspipeline.console import stderr
     from mspipeline.display.campaigns import summary
-    from slurm.campaign import Campaign
+    from slurm.campaigns.campaign import Campaign
 
     stderr.print(f"{campaign}: {summary(Campaign.open(campaign).cancel())}")
 
@@ -140,7 +140,7 @@ def _follow(
     from jobs.sweep_certificates import certify_campaign
     from mspipeline.console import CaseProgress, stderr
     from mspipeline.display import LiveStates
-    from slurm.follow import CellsFailed
+    from slurm.campaigns.follow import CellsFailed
 
     here = campaign.record.site.executor == "local"
     if here and campaign.to_prepare:
@@ -185,7 +185,7 @@ def _collect_here(campaign: Any) -> None:
     from jobs.collect import collect_job
     from mspipeline.config import CollectJob
     from mspipeline.console import stderr
-    from slurm.gaps import write_gaps
+    from slurm.campaigns.gaps import write_gaps
 
     write_gaps(campaign)
     collected = collect_job(CollectJob(runs=campaign.folder, output=campaign.folder / "tables"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from mspipeline.backends.certificate import Outcome, say_error
+from mspipeline.backends.certification.certificate import Outcome, say_error
 from mspipeline.backends.registry import BACKENDS, adapter
 from mspipeline.console import stdout
 from mspipeline.display.table import print_json, table

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mspipeline.backends.certificate import (
+from mspipeline.backends.certification.certificate import (
     Certificate,
     Network,
     Side,
@@ -18,7 +18,7 @@ from mspipeline.backends.certificate import (
     versions_of,
     write_certificate,
 )
-from mspipeline.backends.certify import Agreement
+from mspipeline.backends.certification.certify import Agreement
 from mspipeline.config import ModelSettings
 from mspipeline.errors import DataError
 from mspipeline.models.catalogue import build

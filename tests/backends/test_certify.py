@@ -12,9 +12,17 @@ import numpy as np
 import pytest
 from wrong_backend import FAULTS, small_trial
 
-from mspipeline.backends.certify import CEILING, MARGIN, TOLERANCE, Agreement, compare, describe, tolerances
-from mspipeline.backends.evidence import Evidence, Sensitivity, kept_values, read_evidence, write_evidence
-from mspipeline.backends.node_errors import gradient_errors, loss_error, relative_error, statistics_errors
+from mspipeline.backends.certification.certify import (
+    CEILING,
+    MARGIN,
+    TOLERANCE,
+    Agreement,
+    compare,
+    describe,
+    tolerances,
+)
+from mspipeline.backends.certification.evidence import Evidence, Sensitivity, kept_values, read_evidence, write_evidence
+from mspipeline.backends.certification.node_errors import gradient_errors, loss_error, relative_error, statistics_errors
 from mspipeline.backends.registry import availability
 from mspipeline.errors import DataError
 from mspipeline.network.graph import Builder, Graph

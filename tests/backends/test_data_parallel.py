@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from joint_steps import COUNTS, LOSSES
 
-from mspipeline.backends.eddl import EddlBackend
+from mspipeline.backends.eddl.backend import EddlBackend
 from mspipeline.backends.process_group import PeersLost, ProcessGroup, addresses, free_port
 from mspipeline.backends.registry import availability
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from mspipeline.backends.base import Adam, Execution, Loss
-from mspipeline.backends.eddl import EddlBackend
-from mspipeline.backends.eddl_races import copies_apart, threads_meet, upsampling_is_safe
+from mspipeline.backends.eddl.backend import EddlBackend
+from mspipeline.backends.eddl.races import copies_apart, threads_meet, upsampling_is_safe
 from mspipeline.backends.registry import availability
 from mspipeline.errors import BackendError, ConfigError, ShapeError
 from mspipeline.models.catalogue import build
@@ -34,7 +34,7 @@ def library() -> Any:
     """PyEDDL's own module, loaded as the adapter loads it."""
     if problem := availability("pyeddl").problem:
         pytest.skip(problem)
-    from mspipeline.backends.eddl_library import load
+    from mspipeline.backends.eddl.library import load
 
     loaded = load()
     loaded.enter(1)
@@ -43,7 +43,7 @@ def library() -> Any:
 
 def raw_net(library: Any, shape: tuple[int, ...], layers: Callable[[Any, Any], Any], memory: str = "mid_mem") -> Any:
     """A network of the library's own making. layers: (eddl, input) -> output. Images are (C, *spatial) in `shape`."""
-    from mspipeline.backends.eddl_library import quiet
+    from mspipeline.backends.eddl.library import quiet
 
     eddl = library.eddl
     with quiet("testing"):
@@ -224,8 +224,8 @@ def test_threads_do_not_meet_in_one_channels_statistics(library: Any) -> None:
 
 @pyeddl
 def test_channels_are_repeated_until_every_thread_has_whole_ones(library: Any) -> None:
-    from mspipeline.backends.eddl_layers import realise
-    from mspipeline.backends.eddl_library import quiet
+    from mspipeline.backends.eddl.layers import realise
+    from mspipeline.backends.eddl.library import quiet
 
     graph = graph_of((64, 64, 1), ops.BatchNorm(0.9, 1e-5))
     with quiet("testing"):
@@ -261,7 +261,7 @@ def test_threads_meet_as_openmp_deals() -> None:
 def test_a_network_sets_the_threads_of_its_own_calls(library: Any) -> None:
     code = """
 import ctypes, sys
-from mspipeline.backends.eddl_library import load
+from mspipeline.backends.eddl.library import load
 seen = []
 for threads in (2, 1, 3):
     load().enter(threads)
@@ -288,7 +288,7 @@ def test_adam_adds_epsilon_outside_the_root(library: Any) -> None:
 @pyeddl
 def test_the_librarys_own_adam_has_it_inside_and_its_loss_adds_up_over_pixels(library: Any) -> None:
     """sigmoid(0) against 1/2 - 1e-4 in 400 pixels: the slope of the bias is 400e-4, or 1e-4 of a mean."""
-    from mspipeline.backends.eddl_library import quiet
+    from mspipeline.backends.eddl.library import quiet
 
     eddl = library.eddl
     with quiet("testing"):
@@ -405,7 +405,7 @@ def test_tracing_changes_nothing(library: Any) -> None:
 def test_what_eddl_cannot_do_is_named_with_the_reason_before_it_is_loaded() -> None:
     code = """
 import sys
-from mspipeline.backends.eddl import EddlBackend
+from mspipeline.backends.eddl.backend import EddlBackend
 from mspipeline.models.catalogue import build
 print(EddlBackend.unsupported(build("double_unet", (256, 256, 1), {})))
 assert "pyeddl" not in sys.modules
@@ -500,7 +500,7 @@ def test_nothing_is_printed_while_it_builds_trains_and_predicts(library: Any) ->
     code = """
 import numpy as np
 from mspipeline.backends.base import Adam, Execution, Loss
-from mspipeline.backends.eddl import EddlBackend
+from mspipeline.backends.eddl.backend import EddlBackend
 from mspipeline.models.catalogue import build
 for name, shape in (("unet2d", (16, 16, 1)), ("cascade3d", (11, 11, 11, 3))):
     graph = build(name, shape, {"base_width": 2} if name == "unet2d" else {})
@@ -523,7 +523,7 @@ for name, shape in (("unet2d", (16, 16, 1)), ("cascade3d", (11, 11, 11, 3))):
 def test_an_error_of_the_library_is_one_line_with_what_it_printed(
     library: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from mspipeline.backends.eddl_library import quiet
+    from mspipeline.backends.eddl.library import quiet
 
     with (
         pytest.raises(BackendError, match=r"EDDL failed while testing: .*Incompatible shape") as caught,
@@ -542,7 +542,7 @@ def test_a_forked_child_gets_an_error_and_does_not_hang(library: Any) -> None:
 import os
 import numpy as np
 from mspipeline.backends.base import Execution
-from mspipeline.backends.eddl import EddlBackend
+from mspipeline.backends.eddl.backend import EddlBackend
 from mspipeline.errors import BackendError
 from mspipeline.network import ops
 from mspipeline.network.graph import Builder

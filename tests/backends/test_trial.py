@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mspipeline.backends.trial import (
+from mspipeline.backends.certification.trial import (
     ADDED,
     SHAKE,
     choose_batch_size,

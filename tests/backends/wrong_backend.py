@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mspipeline.backends.base import Backend, Execution
-from mspipeline.backends.evidence import gather, write_evidence
+from mspipeline.backends.certification.evidence import gather, write_evidence
+from mspipeline.backends.certification.trial import Trial, make_trial
 from mspipeline.backends.registry import adapter
-from mspipeline.backends.trial import Trial, make_trial
 from mspipeline.config import CertifyJob, read_config
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.ops import BatchNorm, Concat, Conv, Input, MaxPool, Op, Relu, Resize, Sigmoid, Upsample

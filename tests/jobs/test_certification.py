@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.certification import Command, Request, certify, job_command, judge
-from mspipeline.backends.certificate import NotCertified, Outcome, covering, read_certificate
+from mspipeline.backends.certification.certificate import NotCertified, Outcome, covering, read_certificate
 from mspipeline.backends.registry import availability
 from mspipeline.config import ModelSettings
 from mspipeline.errors import BackendError, ShapeError, UsageError

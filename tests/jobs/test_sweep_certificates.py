@@ -11,7 +11,7 @@ import pytest
 from jobs.certification import job_command
 from jobs.sweep_certificates import certify_campaign
 from jobs.train import train
-from mspipeline.backends.certificate import NotCertified
+from mspipeline.backends.certification.certificate import NotCertified
 from mspipeline.backends.registry import BACKENDS, availability
 from mspipeline.config import TrainingSettings
 from mspipeline.console import TrainingProgress
@@ -19,7 +19,7 @@ from mspipeline.errors import BackendError
 from mspipeline.runs import RunPaths, read_record
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import Identity
-from slurm.campaign import Campaign
+from slurm.campaigns.campaign import Campaign
 from slurm.site import Partition, Site, load_site
 from slurm.sweep import Matrix, Sweep
 

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from mspipeline.errors import SuiteError
-from slurm.arrays import config_path
-from slurm.campaign import Campaign
-from slurm.sweep import Cell
+from slurm.campaigns.campaign import Campaign
+from slurm.cells import Cell
+from slurm.submission.arrays import config_path
 
 CELL_PROGRAM = Path(__file__).parent / "cell_program.py"
 

@@ -9,7 +9,7 @@ from cluster import missing_packages, start_cluster
 from process_watch import processes_of
 
 from mspipeline.config import TrainingSettings
-from slurm.campaign import Campaign
+from slurm.campaigns.campaign import Campaign
 from slurm.site import load_site
 from slurm.sweep import Matrix, Sweep
 

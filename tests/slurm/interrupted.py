@@ -12,10 +12,10 @@ from mspipeline.config import TrainingSettings
 from mspipeline.errors import Interrupted
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.telemetry.schema import EPOCHS
-from slurm.attempt import read_attempt
-from slurm.campaign import Campaign
+from slurm.campaigns.campaign import Campaign
+from slurm.inside.attempt import read_attempt
 from slurm.site import Partition, Site
-from slurm.submit import read_submission
+from slurm.submission.submit import read_submission
 from slurm.sweep import Matrix, Sweep
 
 CURVE = ["epoch", "subset", "steps_total", "images", "loss", "dice", "dice_slice_soft_smooth1"]

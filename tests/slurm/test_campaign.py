@@ -11,12 +11,12 @@ from campaign_program import cell_commands
 from process_watch import processes_of, wait_for
 
 from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError, ShardError, UsageError
-from slurm.arrays import config_path, job_commands
-from slurm.attempt import read_attempt
-from slurm.campaign import Campaign
-from slurm.follow import CellsFailed
+from slurm.campaigns.campaign import Campaign
+from slurm.campaigns.follow import CellsFailed
+from slurm.inside.attempt import read_attempt
 from slurm.site import Partition, Site
-from slurm.submit import read_submission
+from slurm.submission.arrays import config_path, job_commands
+from slurm.submission.submit import read_submission
 from slurm.sweep import Matrix, Sweep
 
 FIRST, SECOND = "unet2d-tensorflow-s0", "unet2d-tensorflow-s1"

@@ -11,12 +11,12 @@ from process_watch import processes_of, wait_for
 
 from mspipeline.config import PrepareJob, TrainingSettings
 from mspipeline.files import write_json
-from slurm.attempt import read_attempt
-from slurm.campaign import Campaign
-from slurm.follow import CellsFailed
-from slurm.plan import write_scripts
+from slurm.campaigns.campaign import Campaign
+from slurm.campaigns.follow import CellsFailed
+from slurm.campaigns.plan import write_scripts
+from slurm.inside.attempt import read_attempt
 from slurm.site import Partition, Site
-from slurm.submit import read_submission
+from slurm.submission.submit import read_submission
 from slurm.sweep import EvaluateSettings, Matrix, PrepareSettings, Sweep
 
 pytestmark = pytest.mark.slurm

@@ -3,10 +3,10 @@ import shlex
 
 import pytest
 
-import slurm.container
-import slurm.podman
+import slurm.inside.container
+import slurm.inside.podman
 from mspipeline.errors import ConfigError, UsageError
-from slurm.container import Bind, Container, argv, expand, parse_bind, passed
+from slurm.inside.container import Bind, Container, argv, expand, parse_bind, passed
 
 BINDS = (Bind("/campaign", "/campaign"), Bind("/data/scans", "/scans", read_only=True))
 COMMAND = ["python", "-P", "-m", "jobs", "supervise", "train", "/campaign/cells/a b/train.json"]
@@ -141,5 +141,5 @@ def test_an_unknown_runtime_is_answered_with_the_known_ones():
 
 
 def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(slurm.container).failed == 0
-    assert doctest.testmod(slurm.podman).failed == 0
+    assert doctest.testmod(slurm.inside.container).failed == 0
+    assert doctest.testmod(slurm.inside.podman).failed == 0

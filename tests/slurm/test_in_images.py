@@ -14,15 +14,15 @@ from mspipeline.config import TrainingSettings
 from mspipeline.files import read_json
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.telemetry.schema import EPOCHS
-from slurm.attempt import read_attempt
-from slurm.campaign import Campaign
-from slurm.follow import CellsFailed
-from slurm.host_check import image_findings
-from slurm.image import look_into
-from slurm.node import Surroundings
-from slurm.probe import probe_site
+from slurm.campaigns.campaign import Campaign
+from slurm.campaigns.follow import CellsFailed
+from slurm.checks.host_check import image_findings
+from slurm.checks.image import look_into
+from slurm.checks.probe import probe_site
+from slurm.inside.attempt import read_attempt
+from slurm.inside.node import Surroundings
 from slurm.site import Partition, Site
-from slurm.submit import Order, read_submission, submit_together
+from slurm.submission.submit import Order, read_submission, submit_together
 from slurm.sweep import Matrix, Sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.container]

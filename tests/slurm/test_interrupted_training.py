@@ -9,7 +9,7 @@ from process_watch import wait_for
 
 from mspipeline.runs import RunPaths
 from mspipeline.training.checkpoint import read_checkpoint
-from slurm.submit import read_submission
+from slurm.submission.submit import read_submission
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long, pytest.mark.usefixtures("backend_needed")]
 

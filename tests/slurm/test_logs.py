@@ -1,4 +1,4 @@
-"""slurm.logs: what a cell's programs wrote, attempt after attempt; and `mspipeline logs`, which prints it."""
+"""slurm.campaigns.logs: what a cell's programs wrote, attempt after attempt; and `mspipeline logs`, which prints it."""
 
 import json
 import subprocess
@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from mspipeline.errors import UsageError
-from slurm.attempt import read_attempts
-from slurm.logs import LogReader, find_cell, parts
-from slurm.sweep import Matrix, Sweep, cells
+from slurm.campaigns.logs import LogReader, find_cell, parts
+from slurm.cells import cells
+from slurm.inside.attempt import read_attempts
+from slurm.sweep import Matrix, Sweep
 
 MSPIPELINE = [sys.executable, "-c", "from mspipeline.cli import main; main()"]
 

@@ -1,4 +1,4 @@
-"""slurm.look: what is read again, and what is not."""
+"""slurm.campaigns.look: what is read again, and what is not."""
 
 import json
 import os
@@ -14,11 +14,12 @@ from mspipeline.config import TrainingSettings
 from mspipeline.files import write_json
 from mspipeline.runs import RunPaths, write_rows
 from mspipeline.telemetry.schema import CASES, EPOCHS
-from slurm import look as looking
+from slurm.campaigns import look as looking
+from slurm.campaigns.look import Look
+from slurm.campaigns.progress import cell_state
+from slurm.cells import cells
 from slurm.lock import hold
-from slurm.look import Look
-from slurm.progress import cell_state
-from slurm.sweep import Matrix, Sweep, cells
+from slurm.sweep import Matrix, Sweep
 
 
 @pytest.fixture

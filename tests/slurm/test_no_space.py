@@ -14,8 +14,8 @@ from mspipeline.runs import RunPaths, read_rows
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import EPOCHS, Identity
 from mspipeline.training.checkpoint import read_checkpoint
-from slurm.attempt import read_attempt
-from slurm.follow import CellsFailed
+from slurm.campaigns.follow import CellsFailed
+from slurm.inside.attempt import read_attempt
 
 CURVE = ["epoch", "subset", "steps_total", "loss", "dice"]
 

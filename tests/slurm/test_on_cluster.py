@@ -10,12 +10,12 @@ from campaign_program import cell_commands
 from process_watch import processes_of, wait_for
 
 from mspipeline.errors import ConfigError, Interrupted, Preempted
-from slurm.attempt import read_attempt
-from slurm.campaign import Campaign
-from slurm.follow import CellsFailed
-from slurm.queue import QUEUE, Queue
+from slurm.campaigns.campaign import Campaign
+from slurm.campaigns.follow import CellsFailed
+from slurm.inside.attempt import read_attempt
 from slurm.site import Partition, Site
-from slurm.submit import Order, read_submission, submit, submit_together
+from slurm.submission.queue import QUEUE, Queue
+from slurm.submission.submit import Order, read_submission, submit, submit_together
 
 pytestmark = pytest.mark.slurm
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from slurm.probe import probe_site
+from slurm.checks.probe import probe_site
 from slurm.site import Partition, Site
 
 pytestmark = pytest.mark.slurm

@@ -10,9 +10,10 @@ import pytest
 from mspipeline.config import TrainingSettings
 from mspipeline.runs import RunPaths, write_rows
 from mspipeline.telemetry.schema import CASES, EPOCHS
+from slurm.campaigns.progress import cell_state, last_lines
+from slurm.cells import cells
 from slurm.lock import hold
-from slurm.progress import cell_state, last_lines
-from slurm.sweep import Matrix, Sweep, cells
+from slurm.sweep import Matrix, Sweep
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from process_watch import processes_of, wait_for
 
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import ConfigError, Interrupted
-from slurm.attempt import read_attempt
-from slurm.campaign import Campaign
-from slurm.shape import LOCAL_TIME_MIN, parameters
+from slurm.campaigns.campaign import Campaign
+from slurm.inside.attempt import read_attempt
 from slurm.site import Partition, Site, load_site
-from slurm.submit import read_submission, sigint_held_back, submit
+from slurm.submission.shape import LOCAL_TIME_MIN, parameters
+from slurm.submission.submit import read_submission, sigint_held_back, submit
 from slurm.sweep import Matrix, Sweep
 
 # Programs of SLURM's names: sbatch starts the script at once on this machine, the others do the least that is needed.

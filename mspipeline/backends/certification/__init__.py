@@ -1,0 +1,9 @@
+"""Proof that two backends have the same network: forward, gradients, running statistics, one step of the optimiser.
+
+trial.py        weights, a batch, a loss and an optimiser, the same for all
+evidence.py     what one backend made of it; node_errors.py where two part
+certify.py      two of them compared
+certificate.py  the signed file, and which of them covers a run
+
+May import what `backends` may.
+"""

@@ -1,0 +1,7 @@
+"""PyEDDL: it computes forward and backward, losses and updates are ours (decision 0007).
+
+backend.py  the adapter. library.py: loading, threads, noise. layers.py: operation -> layers, and what it cannot do
+network.py, races.py, training.py  the network built, operations that race, losses and Adam in NumPy
+
+May import PyEDDL when a network is built, and what `backends` may.
+"""

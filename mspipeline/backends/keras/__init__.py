@@ -1,0 +1,8 @@
+"""Keras 3: a graph becomes a functional model; the engine below it is chosen once per process.
+
+backend.py  what the engines share. layers.py: operation -> layer. losses.py
+tensorflow.py, torch.py, jax.py  the steps of each engine, and where it has them layers of its own (`..._layers`)
+joint.py    what processes that share a batch exchange; torch_group.py on PyTorch
+
+May import Keras and the engines, each inside its own module when a network is built, and what `backends` may.
+"""

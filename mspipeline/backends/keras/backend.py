@@ -1,0 +1,297 @@
+"""Keras 3 adapter: a graph becomes a functional Keras model; the engine below it is chosen once per process.
+
+Layers are in `layers`, losses in `losses`, steps in `tensorflow`, `torch`, `jax`, what
+processes that share a batch exchange in `joint`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, Loss, State, Trace
+from mspipeline.backends.keras import layers as keras_layers
+from mspipeline.backends.keras.joint import OwnBatch
+from mspipeline.backends.keras.losses import check_loss, loss_function
+from mspipeline.backends.process_group import ProcessGroup
+from mspipeline.errors import BackendError, ShapeError
+from mspipeline.network import ops
+from mspipeline.network.graph import Graph
+from mspipeline.network.weights import Weights, check_weights
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what native code writes to file descriptor 2; shown after all where the block raises.
+
+    TensorFlow's libraries log about their own build before any log level can reach them.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(saved, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def load_keras(engine: str) -> Any:
+    """Keras on this engine. Raises BackendError where another engine runs in this process already."""
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = engine
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters arrives as an exception
+        with _quiet_stderr():
+            importlib.import_module(engine)
+    import keras
+
+    running = keras.config.backend()
+    if running != engine:
+        raise BackendError(f"Keras already runs on {running} in this process; start {engine} in a process of its own")
+    return keras
+
+
+def paper_adam(keras: Any, settings: Adam) -> Any:
+    """Adam as `base.Adam` has it. Keras' own divides by sqrt(v) + epsilon before it corrects v's bias, which makes its
+    epsilon 1 / sqrt(1 - beta2^t) times as large: 32 times in the first step.
+    """
+    ops = keras.ops
+
+    class PaperAdam(keras.optimizers.Adam):
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            step = ops.cast(self.iterations + 1, variable.dtype)
+            first = 1 - ops.power(ops.cast(self.beta_1, variable.dtype), step)
+            second = ops.sqrt(1 - ops.power(ops.cast(self.beta_2, variable.dtype), step))
+            position = self._get_variable_index(variable)
+            mean, square = self._momentums[position], self._velocities[position]
+            self.assign_add(mean, (gradient - mean) * (1 - self.beta_1))
+            self.assign_add(square, (ops.square(gradient) - square) * (1 - self.beta_2))
+            rate = ops.cast(learning_rate, variable.dtype) * second / first
+            self.assign_sub(variable, mean * rate / (ops.sqrt(square) + self.epsilon * second))
+
+    return PaperAdam(settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon, name="adam")
+
+
+class KerasBackend(Backend):
+    """What the engines share: model, names, weights and state. An engine adds device, threads and compiled steps.
+
+    A variable's values are a Keras variable's own, unless an engine keeps them elsewhere: `_read` and `_write` know.
+    """
+
+    operations: ClassVar[frozenset[type[ops.Op]]] = frozenset(keras_layers.REALISE)
+    joins: ClassVar[bool] = True
+    own_generators: ClassVar[bool] = True
+    """Whether each process of a group has random generators of its own."""
+
+    def build(self, graph: Graph, execution: Execution) -> None:
+        self.check(graph)
+        self._group = execution.group
+        self._before_loading(execution)
+        self._keras = load_keras(self.name)
+        self._graph = graph
+        with self._with_others():
+            self._configure(execution)
+        self._batch = self._batch_of_group()
+        seed = self._group.seed(execution.seed) if self.own_generators else execution.seed
+        with self._placed():
+            self._model = keras_layers.realise(self._toolkit(), graph, seed)
+        self._optimiser: Any = None
+        self._make_prediction()
+
+    def compile(self, loss: Loss, optimiser: Adam) -> None:
+        check_loss(loss, [self._graph[name].shape for name in self._graph.outputs])
+        self._loss = loss_function(self._keras, loss, self._batch)
+        with self._placed():
+            self._make_steps(optimiser)
+
+    def _before_loading(self, execution: Execution) -> None:
+        """What an engine reads only once, when it is loaded."""
+
+    @abstractmethod
+    def _configure(self, execution: Execution) -> None:
+        """Device, threads, determinism, the group's meeting. Raises BackendError where they are not to be had here."""
+
+    def _batch_of_group(self) -> OwnBatch:
+        """What sums and means run over."""
+        return OwnBatch(self._keras)
+
+    @abstractmethod
+    def _lost(self, error: Exception) -> bool:
+        """Whether the engine says by this that another process does not answer."""
+
+    @abstractmethod
+    def _gather_words(self, words: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """(processes, n) of every process's (n,), by rank."""
+
+    @contextmanager
+    def _with_others(self) -> Iterator[None]:
+        """For what processes of a group do together: PeersLost where one of them does not answer."""
+        try:
+            yield
+        except Exception as error:
+            if self._group.size > 1 and self._lost(error):
+                raise self._group.lost(error) from error
+            raise
+
+    @abstractmethod
+    def _placed(self) -> AbstractContextManager[Any]:
+        """In it, Keras makes and computes everything on the chosen device."""
+
+    @abstractmethod
+    def _make_prediction(self) -> None:
+        """Compile the forward pass."""
+
+    @abstractmethod
+    def _make_steps(self, optimiser: Adam) -> None:
+        """Compile the steps, with `self._loss`."""
+
+    @abstractmethod
+    def _activations(self, images: FloatArray, nodes: Sequence[str]) -> dict[str, FloatArray]:
+        """Of these nodes in inference mode."""
+
+    @abstractmethod
+    def _loss_and_gradients(self, images: FloatArray, masks: FloatArray) -> tuple[float, list[FloatArray]]:
+        """Of one pass in training mode, by the model's trainable variables; nothing else changes."""
+
+    def _toolkit(self) -> Any:
+        """What `layers` takes layers from: Keras, or Keras with layers of the engine's own."""
+        return self._keras
+
+    @abstractmethod
+    def _read(self, variable: Any) -> Any:
+        """A copy of a variable's values, for NumPy."""
+
+    def _write(self, variable: Any, values: Any) -> None:
+        variable.assign(values)
+
+    def trace(self, images: FloatArray, masks: FloatArray, nodes: Sequence[str]) -> Trace:
+        with self._placed():
+            activations = self._activations(images, nodes) if nodes else {}
+            loss, gradients = self._loss_and_gradients(images, masks)
+        names = {id(variable): key for key, variable in self._variables().items()}
+        keys = [names[id(variable)] for variable in self._model.trainable_variables]
+        return Trace(
+            activations,
+            loss,
+            {key: keras_layers.other_layout(self._graph, key, g) for key, g in zip(keys, gradients, strict=True)},
+        )
+
+    def _variables(self) -> dict[tuple[str, str], Any]:
+        """Keras variables by (node, our name of the weight)."""
+        return {
+            (layer.name, keras_layers.WEIGHT_NAMES.get(variable.name, variable.name)): variable
+            for layer in self._model.layers
+            for variable in layer.weights
+        }
+
+    def weights(self) -> Weights:
+        return {
+            key: np.ascontiguousarray(keras_layers.other_layout(self._graph, key, self._read(variable)))
+            for key, variable in self._variables().items()
+        }
+
+    def set_weights(self, weights: Weights) -> None:
+        check_weights(self._graph, weights, source="weights")
+        for key, variable in self._variables().items():
+            self._write(variable, keras_layers.other_layout(self._graph, key, weights[key]))
+
+    def _state_variables(self) -> dict[str, Any]:
+        """The optimiser's variables and the dropout layers' generators, by names that every process gives them."""
+        optimiser = {f"optimiser/{variable.path}": variable for variable in self._optimiser.variables}
+        weights = {id(variable) for variable in self._model.weights}
+        generators = {
+            f"random/{layer.name}": variable
+            for layer in self._model.layers
+            for variable in layer.variables
+            if id(variable) not in weights
+        }
+        return {**optimiser, **generators}
+
+    def state(self) -> State:
+        return self._of_all({name: self._read(variable) for name, variable in self._state_variables().items()})
+
+    def set_state(self, state: State) -> None:
+        variables = self._state_variables()
+        own = self._own_part(variables, state)
+        for name, variable in variables.items():
+            self._write(variable, own[name])
+
+    def gather(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        if self._group.size == 1:
+            return values[None]
+        data = np.ascontiguousarray(values).tobytes()
+        words = np.frombuffer(data.ljust(-(-len(data) // 4) * 4, b"\0"), np.int32)  # whatever type: no engine has all
+        with self._with_others():
+            gathered = self._gather_words(words)
+        rows = [np.frombuffer(row.tobytes()[: len(data)], values.dtype) for row in np.asarray(gathered)]
+        return np.stack(rows).reshape(-1, *values.shape)
+
+    def _shared_out(self, name: str) -> bool:
+        """Whether this part of the state is another one on each process of a group."""
+        return self._group.size > 1 and self.own_generators and name.startswith("random/")
+
+    def _of_all(self, own: State) -> State:
+        """A process's state as a group's: the generators of all, by rank."""
+        return {name: self.gather(each) if self._shared_out(name) else each for name, each in own.items()}
+
+    def _own_part(self, own: Mapping[str, Any], state: State) -> State:
+        """What of a group's state is this process's. Raises ShapeError where it is another network's or group's."""
+        size, rank = self._group.size, self._group.rank
+        parts = {}
+        for name, each in state.items():
+            shared = self._shared_out(name)
+            parts[name] = each[rank] if shared and len(each) == size else each
+        self._check_state(own, parts)
+        return parts
+
+    def _check_state(self, own: Mapping[str, Any], state: State) -> None:
+        """Raise ShapeError where names or shapes differ from this network's."""
+        differing = sorted(own.keys() ^ state.keys())
+        differing += [name for name in own.keys() & state.keys() if tuple(own[name].shape) != state[name].shape]
+        if differing:
+            raise ShapeError(
+                f"optimiser state of another network: {len(differing)} entries differ ({differing[0]}, ...); "
+                "resume the run that wrote it"
+            )
+
+
+def as_list(outputs: Any) -> list[Any]:
+    """A model's outputs: Keras gives a single one bare."""
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+
+
+def own_gpu(gpus: Sequence[Any], group: ProcessGroup) -> Any:
+    """This process's of the GPUs that it sees. Raises BackendError where there are fewer than processes."""
+    if group.gpu >= len(gpus):
+        raise BackendError(
+            f"{group.name}: its GPU would be number {group.gpu + 1} of this node, which shows it {len(gpus)}; "
+            "start as many processes a node as it has GPUs"
+        )
+    return gpus[group.gpu]
+
+
+def no_gpu(engine: str) -> BackendError:
+    """For where a GPU is wanted and none is seen."""
+    return BackendError(f"{engine} sees no GPU here; use --device cpu, or run where `mspipeline doctor` lists one")
+
+
+def threads_are_set(engine: str, running: int, wanted: int) -> BackendError:
+    """For where the engine has begun with another number of threads."""
+    return BackendError(
+        f"{engine} already runs with {running} threads in this process, asked for {wanted}; "
+        "start it in a process of its own"
+    )

@@ -1,0 +1,184 @@
+"""PyTorch engine of the Keras adapter: eager steps on layers of `torch_layers`, Adam as one fused kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mspipeline.backends.base import Adam, Execution, FloatArray, State, StepResult
+from mspipeline.backends.keras.backend import KerasBackend, no_gpu, own_gpu
+from mspipeline.backends.keras.joint import JointBatch, OwnBatch
+from mspipeline.backends.keras.torch_group import gather, join, total, total_in_place
+from mspipeline.backends.keras.torch_layers import in_place_activations, joint_normalisation, toolkit
+from mspipeline.backends.keras.torch_program import Program
+
+GENERATOR = "random/generator"
+
+
+class TorchBackend(KerasBackend):
+    """Keras 3 on PyTorch.
+
+    Threads: those within an operation, set for the whole process by the network built last; the pool that runs
+    operations side by side is left alone, for nothing here uses it. Determinism, too, is the process's: operations that
+    PyTorch has only in a form that is not reproducible (some gradients on a GPU) still run, and PyTorch warns.
+
+    A group of processes is torch.distributed's: gloo between CPUs, NCCL between GPUs. Gradients are summed over it once
+    a step, as one array, after the backward pass.
+    """
+
+    name = "torch"
+
+    def _configure(self, execution: Execution) -> None:
+        import torch
+
+        self._torch = torch
+        if execution.device == "gpu" and not torch.cuda.is_available():
+            raise no_gpu(self.name)
+        self._device = "cuda:0" if execution.device != "cpu" and torch.cuda.is_available() else "cpu"
+        if self._group.size > 1:
+            if self._device != "cpu":
+                self._device = own_gpu([f"cuda:{n}" for n in range(torch.cuda.device_count())], self._group)
+            join(self._group, self._device)
+        torch.set_num_threads(execution.threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.backends.cudnn.benchmark = False
+        self._generator = torch.Generator(self._device).manual_seed(self._group.seed(execution.seed))
+
+    def _placed(self) -> AbstractContextManager[Any]:
+        device: AbstractContextManager[Any] = self._keras.device(self._device)
+        return device
+
+    def _batch_of_group(self) -> OwnBatch:
+        group = self._group
+        return JointBatch(self._keras, total, group.rank, group.size) if group.size > 1 else OwnBatch(self._keras)
+
+    def _lost(self, error: Exception) -> bool:
+        said = str(error)
+        return isinstance(error, self._torch.distributed.DistError) or any(
+            word in said for word in ("gloo", "Connection closed", "Connection reset", "NCCL", "c10d")
+        )
+
+    def _gather_words(self, words: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        return gather(words, self._device, self._group.size)
+
+    def _toolkit(self) -> Any:
+        tools = toolkit(self._keras)
+        return joint_normalisation(tools, self._batch) if isinstance(self._batch, JointBatch) else tools
+
+    def _make_prediction(self) -> None:
+        for layer in self._model.layers:
+            if hasattr(layer, "generator"):
+                layer.generator = self._generator
+        self._program = Program(self._model, in_place_activations())
+
+    def _make_steps(self, optimiser: Adam) -> None:
+        torch = self._torch
+        names = {id(variable): "/".join(key) for key, variable in self._variables().items()}
+        self._trained = {names[id(variable)]: variable.value for variable in self._model.trainable_variables}
+        # Fused Adam on a CPU goes through memory, whatever the strides: a gradient laid out otherwise than its weight
+        # gives a wrong update without a word (PyTorch 2.13). So it is given views in the order of memory.
+        self._orders = {name: _memory_order(parameter) for name, parameter in self._trained.items()}
+        self._stored = {
+            name: torch.nn.Parameter(parameter.data.permute(self._orders[name]))
+            for name, parameter in self._trained.items()
+        }
+        betas = (optimiser.beta1, optimiser.beta2)
+        self._optimiser = torch.optim.Adam(
+            self._stored.values(), optimiser.learning_rate, betas, optimiser.epsilon, fused=True
+        )
+        for parameter in self._stored.values():  # PyTorch would make them in the first step; `state` is asked before
+            self._optimiser.state[parameter] = {
+                "step": torch.zeros((), device=self._device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+
+    @property
+    def device(self) -> str:
+        return "CPU" if self._device == "cpu" else f"GPU: {self._torch.cuda.get_device_name(self._device)}"
+
+    def _tensor(self, values: FloatArray) -> Any:
+        return self._torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(self._device)
+
+    def train_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
+        with self._placed(), self._with_others():
+            loss, outputs = self._forward(images, masks, training=True, whole=whole)
+            (loss / self._batch.processes).backward()
+            if self._group.size > 1:
+                total_in_place([each.grad for each in self._trained.values() if each.grad is not None])
+            for name, parameter in self._trained.items():
+                if parameter.grad is not None:
+                    self._stored[name].grad = parameter.grad.permute(self._orders[name])
+                    parameter.grad = None
+            self._optimiser.step()
+            self._optimiser.zero_grad(set_to_none=True)
+        return StepResult(loss.item(), outputs[0].detach().cpu().numpy())
+
+    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
+        with self._placed(), self._with_others(), self._torch.no_grad():
+            loss, outputs = self._forward(images, masks, training=False, whole=whole)
+        return StepResult(loss.item(), outputs[0].cpu().numpy())
+
+    def _forward(
+        self, images: FloatArray, masks: FloatArray, *, training: bool, whole: bool = False
+    ) -> tuple[Any, list[Any]]:
+        self._batch.counted = 1 / self._batch.processes if whole else 1.0
+        outputs = self._program(self._tensor(images), training=training)
+        return self._loss(self._tensor(masks), outputs), outputs
+
+    def predict(self, images: FloatArray) -> FloatArray:
+        with self._placed(), self._torch.no_grad():
+            output = self._program(self._tensor(images), training=False)[0]
+        probability: FloatArray = output.cpu().numpy()
+        return probability
+
+    def _activations(self, images: FloatArray, nodes: Sequence[str]) -> dict[str, FloatArray]:
+        seen = self._keras.Model(self._model.inputs[0], {node: self._model.get_layer(node).output for node in nodes})
+        with self._torch.no_grad():
+            values = seen(self._tensor(images), training=False)
+        return {node: each.cpu().numpy() for node, each in values.items()}
+
+    def _loss_and_gradients(self, images: FloatArray, masks: FloatArray) -> tuple[float, list[FloatArray]]:
+        kept = [(variable, self._read(variable)) for variable in self._model.non_trainable_variables]
+        random = self._generator.get_state()
+        loss, _ = self._forward(images, masks, training=True)
+        gradients = self._torch.autograd.grad(loss / self._batch.processes, list(self._trained.values()))
+        if self._group.size > 1:
+            total_in_place(gradients)
+        self._generator.set_state(random)
+        for variable, values in kept:
+            self._write(variable, values)
+        return loss.item(), [gradient.cpu().numpy() for gradient in gradients]
+
+    def _read(self, variable: Any) -> Any:
+        return variable.value.detach().cpu().numpy().copy()
+
+    def _moments(self) -> dict[str, Any]:
+        """The optimiser's tensors by name; every parameter has a count of steps, all of them the same."""
+        found: dict[str, Any] = {}
+        for name, parameter in self._stored.items():
+            own = self._optimiser.state[parameter]
+            found |= {f"optimiser/{name}/{part}": own[part] for part in ("step", "exp_avg", "exp_avg_sq")}
+        return found
+
+    def state(self) -> State:
+        moments = {name: tensor.detach().cpu().numpy().copy() for name, tensor in self._moments().items()}
+        return self._of_all({**moments, GENERATOR: self._generator.get_state().numpy().copy()})
+
+    def set_state(self, state: State) -> None:
+        moments = self._moments()
+        state = self._own_part({**moments, GENERATOR: self._generator.get_state()}, state)
+        with self._torch.no_grad():
+            for name, tensor in moments.items():
+                tensor.copy_(self._torch.from_numpy(np.array(state[name])))
+        self._generator.set_state(self._torch.from_numpy(np.array(state[GENERATOR])))
+
+
+def _memory_order(tensor: Any) -> list[int]:
+    """The axes from the largest stride to the smallest; among equals as they are."""
+    return sorted(range(tensor.dim()), key=lambda axis: -int(tensor.stride(axis)))

@@ -1,0 +1,114 @@
+"""Cells that never began, as rows of the tables: `python -m slurm.campaigns.gaps CAMPAIGN`, before `collect`.
+
+A cell that died before its training could write `run.json` would be missing from every table without a word. For each
+such cell that is failed or interrupted, CAMPAIGN/gaps/<id>/run.json says what it was to be and why there is no more.
+It is another folder than the cell's own, which stays as the cell left it, and goes when the cell is started again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mspipeline.errors import ShapeError, SuiteError
+from mspipeline.files import read_json
+from mspipeline.models.catalogue import build, entry
+from mspipeline.network.cost import cost
+from mspipeline.preprocess.recipe import load_recipe
+from mspipeline.runs import RunPaths, RunRecord, config_hash, run_id, write_record
+from slurm.campaigns.campaign import Campaign
+from slurm.campaigns.plan import image_shape_of
+from slurm.campaigns.progress import CellState
+from slurm.campaigns.record import HASHES, manifest_path
+from slurm.cells import Cell
+from slurm.inside.attempt import utc_now
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What tells these shards from others; empty words where they were never made."""
+
+    dataset_hash: str = ""
+    recipe_hash: str = ""
+    split_hash: str = ""
+
+
+def write_gaps(campaign: Campaign) -> list[str]:
+    """Write `run.json` for each cell that is over and has none; their ids."""
+    found = []
+    data, recipe = _data(campaign)
+    for cell, state in zip(campaign.cells, campaign.state(), strict=True):
+        if state.state not in ("failed", "interrupted") or RunPaths(cell.train.run_folder).record.exists():
+            continue
+        write_record(RunPaths(campaign.folder / "gaps" / cell.id), _record(campaign, cell, state, data, recipe))
+        found.append(cell.id)
+    return found
+
+
+def _data(campaign: Campaign) -> tuple[_Data, Mapping[str, object]]:
+    """Hashes and recipe of the shards, or of what was to make them."""
+    path = manifest_path(campaign.record.shards)
+    if path.exists():
+        manifest = read_json(path, what="shard manifest", remedy="prepare again")
+        return _Data(**{name: manifest[name] for name in HASHES}), manifest["recipe"]
+    if campaign.record.prepare is None:
+        return _Data(), {}
+    recipe = load_recipe(campaign.record.prepare.recipe)
+    return _Data(recipe_hash=recipe.hash), recipe.model_dump(mode="json")
+
+
+def _record(campaign: Campaign, cell: Cell, state: CellState, data: _Data, recipe: Mapping[str, object]) -> RunRecord:
+    job = cell.train
+    try:
+        graph = build(job.model.name, image_shape_of(campaign), job.model.arguments)
+    except ShapeError:
+        graph = build(job.model.name, entry(job.model.name).example_shape, job.model.arguments)
+    costs = cost(graph)
+    now = utc_now()
+    return RunRecord(
+        run_id=run_id(job, data),
+        status="failed" if state.state == "failed" else "interrupted",
+        campaign=job.campaign,
+        cell=cell.id,
+        model=job.model.name,
+        model_arguments=dict(job.model.arguments),
+        backend=job.backend,
+        backend_version="",
+        device="",
+        memory=job.memory,
+        seed=job.seed,
+        threads=job.threads,
+        started_utc=now,
+        ended_utc=now,
+        restart_count=state.attempt or 0,
+        monitor=job.training.monitor,
+        threshold=job.training.threshold,
+        trainable_parameters=costs.trainable,
+        non_trainable_parameters=costs.non_trainable,
+        macs=costs.macs,
+        graph_hash=graph.hash,
+        dataset_hash=data.dataset_hash,
+        split_hash=data.split_hash,
+        recipe_hash=data.recipe_hash,
+        recipe=dict(recipe),
+        config_hash=config_hash(job, data),
+        provenance={},
+        problem=f"never began: {state.message}",
+    )
+
+
+def main() -> int:
+    """Write the gaps of the campaign named on the command line."""
+    try:
+        for name in write_gaps(Campaign.open(Path(sys.argv[1]))):
+            print(f"{name}: no run.json; it is a row that says so")
+    except SuiteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""How far a cell is, told from its files alone: any terminal, or a new login, tells the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mspipeline.errors import BackendError, DataError, RunFolderError, StorageError
+from mspipeline.files import read_json
+from mspipeline.runs import RunPaths, read_rows
+from mspipeline.telemetry.schema import EPOCHS
+from slurm.campaigns.ending import INTERRUPTED_CODES, Ending, read_ending
+from slurm.cells import Cell
+from slurm.inside.attempt import AttemptRecord, read_attempt
+from slurm.submission.queue import QUEUE
+from slurm.submission.submit import Submission, begun, queued, read_submission, running
+
+State = Literal["pending", "running", "done", "interrupted", "failed", "absent"]
+"""absent: its backend is not installed where it ran, or cannot realise its network; a gap in the comparison."""
+STARTING = "starting"
+WAITING = "waiting"
+COMES_BACK = f"{WAITING} to continue"  # preempted, requeued, or warned of its time limit
+_TAIL_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class CellState:
+    """One row of the live table. Unknown values are None.
+
+    attempt: counted from 0, so it is also how often the cell was started again. node: where that attempt is or was.
+    epoch, epochs: finished and asked for. train_dice, validation_dice: of the last finished epoch. train_s: what the
+    finished epochs took. eta_s: seconds of training still to come. message: what it does now, or its last words.
+    exit_code, log: of the last attempt.
+    """
+
+    id: str
+    state: State
+    message: str
+    epochs: int
+    epoch: int = 0
+    train_dice: float | None = None
+    validation_dice: float | None = None
+    images_per_second: float | None = None
+    train_s: float | None = None
+    eta_s: float | None = None
+    attempt: int | None = None
+    restarts: int = 0
+    node: str | None = None
+    exit_code: int | None = None
+    log: Path | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether its job is in the queue and not on a node; `running` it is all the same: it needs nobody."""
+        return self.state == "running" and self.message.startswith((STARTING, WAITING))
+
+
+@dataclass(frozen=True, slots=True)
+class CellFiles:
+    """What the files of a cell say. status, problem: of `run.json`. evaluated: whether there are scores of cases.
+
+    ending: what the campaign found out about the end of this attempt.
+    rows: those of `epochs.arrow`, the columns that a CellState is made of.
+    """
+
+    submission: Submission | None
+    attempt: AttemptRecord | None
+    status: str | None
+    problem: str | None
+    evaluated: bool
+    ending: Ending | None
+    rows: tuple[dict[str, Any], ...]
+
+    @property
+    def trained(self) -> bool:
+        return self.status == "complete"
+
+    @property
+    def done(self) -> bool:
+        """Whether these files alone make the cell `done`, whatever the queue says."""
+        return self.trained and self.evaluated and (self.attempt is None or self.attempt.exit_code is not None)
+
+    @property
+    def submitted_alone(self) -> bool:
+        """Whether the job that the cell was last handed to has not begun."""
+        return self.submission is not None and (self.attempt is None or self.attempt.job_id != self.submission.job_id)
+
+
+def read_files(cell: Cell) -> CellFiles:
+    """What the files of a cell say now. Raises RunFolderError where one cannot be read."""
+    paths = RunPaths(cell.train.run_folder)
+    record = _record(paths)
+    submission, attempt = read_submission(paths.root), read_attempt(paths.root)
+    columns = ["epoch", "subset", "seconds", "images_per_second", "dice"]
+    return CellFiles(
+        submission=submission,
+        attempt=attempt,
+        status=record.get("status"),
+        problem=record.get("problem"),
+        evaluated=paths.cases.exists(),
+        ending=read_ending(paths.root, submission, attempt),
+        rows=tuple(read_rows(paths.epochs, EPOCHS).select(columns).to_pylist()),
+    )
+
+
+def cell_state(cell: Cell) -> CellState:
+    """The state of one cell now; one whose own files cannot be read is `failed`, with the reason as its message."""
+    try:
+        files = read_files(cell)
+        lives, waits = liveness(cell, files)
+        if lives is not None:
+            files = read_files(cell)  # again: what ended since the first look has left its last word
+    except RunFolderError as error:
+        return unreadable(cell, error)
+    return state_of(cell, files, lives, waits)
+
+
+def unreadable(cell: Cell, error: RunFolderError) -> CellState:
+    """The state of a cell whose files cannot be read."""
+    return CellState(cell.id, "failed", message=str(error), epochs=cell.train.training.epochs)
+
+
+def liveness(cell: Cell, files: CellFiles) -> tuple[bool | None, bool]:
+    """Whether the cell's last attempt lives, and whether its job is still in the queue; (None, False) if `files` do.
+
+    Asks the lock of an attempt on this host and the scheduler.
+    """
+    attempt, submission = files.attempt, files.submission
+    if files.done or (attempt is None and submission is None):
+        return None, False
+    lives = attempt is not None and running(attempt, submission, cell.train.run_folder)
+    ended_early = attempt is not None and attempt.exit_code in (None, *INTERRUPTED_CODES)
+    waits = submission is not None and (files.submitted_alone or ended_early) and queued(submission)
+    return lives, waits
+
+
+def state_of(cell: Cell, files: CellFiles, lives: bool | None, waits: bool) -> CellState:
+    """The state that follows from a cell's files and from what `liveness` says."""
+    state, message = _judge(files, bool(lives), waits)
+    attempt = files.attempt
+    log = _latest_log(attempt, files.submission)
+    if state == "running" and files.submission is not None and files.submission.executor == "slurm":
+        message = "; ".join(filter(None, [message, QUEUE.remark(files.submission.job_id)]))
+    if state in ("failed", "interrupted") and log is not None:
+        message = ": ".join([message, *last_lines(log, 1)])
+    return CellState(
+        cell.id,
+        state,
+        message=message,
+        attempt=None if attempt is None else attempt.attempt,
+        restarts=_restarts(attempt, files.submission),
+        node=None if attempt is None else attempt.node or attempt.host,
+        exit_code=None if attempt is None else attempt.exit_code,
+        log=log,
+        **_epochs(files.rows, cell.train.training.epochs, state),
+    )
+
+
+def _restarts(attempt: AttemptRecord | None, submission: Submission | None) -> int:
+    """How often a cell was started again; the job of a later step of it is no restart."""
+    if attempt is None:
+        return 0
+    jobs = () if submission is None else submission.jobs
+    return max(0, attempt.attempt - (jobs.index(attempt.job_id) if attempt.job_id in jobs else 0))
+
+
+def last_lines(log: Path, count: int) -> list[str]:
+    """The last lines that a cell's own programs wrote to its log, fewer where there are fewer; empty without a log."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return []
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line and not line.startswith("submitit ")][-count:]
+
+
+def _judge(files: CellFiles, lives: bool, waits: bool) -> tuple[State, str]:
+    """State, and a word on it but for what the log says."""
+    attempt, submission = files.attempt, files.submission
+    if attempt is not None and attempt.exit_code is None and (lives or waits):
+        return "running", "evaluating" if files.trained else "training"
+    if files.trained and files.evaluated:
+        return "done", ""
+    if waits and not files.submitted_alone and submission is not None and submission.executor == "slurm":
+        return "running", COMES_BACK
+    if submission is not None and files.submitted_alone and waits:
+        return "running", STARTING
+    if files.ending is not None:
+        return files.ending.state, files.ending.message
+    if submission is not None and not begun(submission, attempt):
+        return "interrupted", "its job ended before it began"
+    if attempt is None:
+        return "pending", ""
+    if attempt.exit_code is None:
+        return "interrupted", "its job ended without a word"
+    if attempt.exit_code in INTERRUPTED_CODES:
+        return "interrupted", f"stopped with code {attempt.exit_code}"
+    if attempt.exit_code == 0:
+        missing = (
+            RunPaths(Path()).cases.name if files.trained else f"a {RunPaths(Path()).record.name} that says complete"
+        )
+        return "failed", f"ended with code 0 but without {missing}"
+    if attempt.exit_code == BackendError.exit_code and files.problem:
+        return "absent", files.problem
+    if attempt.exit_code == StorageError.exit_code:
+        return "failed", "no space, or no leave to write"
+    return "failed", f"code {attempt.exit_code}"
+
+
+def _record(paths: RunPaths) -> dict[str, Any]:
+    """What `run.json` says; nothing where there is none that can be read."""
+    try:
+        document = read_json(paths.record, what="run record", remedy="resume the campaign")
+    except DataError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _latest_log(attempt: AttemptRecord | None, submission: Submission | None) -> Path | None:
+    if submission is not None and not begun(submission, attempt):
+        return submission.log
+    return None if attempt is None else attempt.log
+
+
+def _epochs(rows: Sequence[Mapping[str, Any]], epochs: int, state: State) -> dict[str, Any]:
+    """The part of a CellState that the epoch rows tell."""
+    train = {row["epoch"]: row for row in rows if row["subset"] == "train"}
+    validation = {row["epoch"]: row for row in rows if row["subset"] == "validation"}
+    epoch = max(train, default=0)
+    last = train.get(epoch, {})
+    spent = [row["seconds"] for row in rows if row["seconds"] is not None]
+    train_s = sum(spent) if epoch and spent else None
+    return {
+        "epoch": epoch,
+        "epochs": epochs,
+        "train_dice": _number(last.get("dice")),
+        "validation_dice": _number(validation.get(epoch, {}).get("dice")),
+        "images_per_second": _number(last.get("images_per_second")),
+        "train_s": train_s,
+        "eta_s": None if train_s is None or state != "running" else train_s / epoch * max(0, epochs - epoch),
+    }
+
+
+def _number(value: float | None) -> float | None:
+    """NaN, an undefined score, as None."""
+    return None if value is None or math.isnan(value) else value

@@ -1,0 +1,11 @@
+"""A site held against its cluster: what that has, what this machine has, what a node would find, what an image says.
+
+cluster_facts.py  partitions, nodes, accounts, QOS and MPI, as SLURM tells them
+site_check.py     what a site file names that is not there, and what is there instead
+host_check.py     modules, container runtime, images and folders on this machine
+probe.py          a job of ten seconds on each partition; probe_job.py is what it runs
+image.py          an image's digest, backend and version
+finding.py        one thing that was looked at: a line of `mspipeline doctor`
+
+May import `slurm.site`, `slurm.inside.container`, and what `slurm` may.
+"""

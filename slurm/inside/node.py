@@ -1,0 +1,146 @@
+"""What a job on a SLURM node runs: a cell's commands, in an image where the site has one, and again after a warning.
+
+submitit pickles `run_on_node` with plain words; the image needs no SLURM, because all that asks SLURM is out here.
+
+SLURM puts a job that it preempts, or that somebody requeues, back into the queue itself. It only warns one whose time
+ends (USR2), and one that is preempted with a grace time: such a job, still RUNNING when it has saved its state, is put
+back from here. submitit would do that too, but only for USR2 and with a pickle that says the job has failed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mspipeline.config import Strict
+from mspipeline.errors import ConfigError, Preempted
+from slurm.checks.image import digest_of, look_into
+from slurm.inside.attempt import run_commands
+from slurm.inside.container import Bind, Container, argv, expand, parse_bind, passed
+
+DIGEST = "MSPIPELINE_IMAGE_DIGEST"
+"""What jobs.launch reads for the provenance of a run."""
+MAX_RESTARTS = 100
+"""So often a job is queued again before it is left ended: one that never gets further must end some day."""
+
+
+class Surroundings(Strict):
+    """What the commands of a cell are given, as the site file says.
+
+    folders: the campaign's own, seen inside as outside. read_only: such folders that nothing is written to.
+    image_digest: for the rows' provenance; asked of the runtime on the node where None.
+    launchers: of each command, what starts its processes, on the host; empty for a command that is one process.
+    tries: see run_commands; SLURM itself puts back a job whose node died, for ever if it is left to it.
+    """
+
+    container: str = "none"
+    image: str = ""
+    image_digest: str | None = None
+    gpu: bool = False
+    folders: tuple[str, ...] = ()
+    read_only: tuple[str, ...] = ()
+    binds: tuple[str, ...] = ()
+    scratch: str | None = None
+    pass_environment: tuple[str, ...] = ()
+    launchers: tuple[tuple[str, ...], ...] = ()
+    tries: int | None = None
+
+
+def run_on_node(commands: Sequence[Sequence[str]], cell_folder: str, surroundings: Mapping[str, object]) -> int:
+    """Run a cell's commands as `run_inside` does, then put the job back into the queue if it was only warned."""
+    code = run_inside(commands, cell_folder, surroundings)
+    if code == Preempted.exit_code:
+        requeue_if_running(os.environ)
+    return code
+
+
+def run_inside(
+    commands: Sequence[Sequence[str]], cell_folder: str, surroundings: Mapping[str, object], log: Path | None = None
+) -> int:
+    """Run a cell's commands as `run_commands` does, in the image that the site has for them.
+
+    surroundings: fields of Surroundings. Raises ConfigError where they name a variable that the job lacks.
+    """
+    given = Surroundings.model_validate(surroundings)
+    if given.scratch is not None:
+        os.environ["TMPDIR"] = expand(given.scratch, os.environ)
+        Path(os.environ["TMPDIR"]).mkdir(parents=True, exist_ok=True)
+    container = container_of(given, cell_folder, os.environ)
+    launchers = given.launchers or ((),) * len(commands)
+    several = given.container != "none"  # ranks differ in their variables, so each enters the image by itself
+    lines = [
+        [*start, *(_enter(given, cell_folder, line) if start and several else _line(container, line))]
+        for start, line in zip(launchers, commands, strict=True)
+    ]
+    if given.container in ("docker", "podman"):  # each machine has images of its own
+        try:
+            look_into(given.container, given.image)
+        except ConfigError as error:
+            says = 'echo "error: $1"; exit "$2"'
+            lines = [["sh", "-c", says, "sh", f"{os.uname().nodename}: {error}", str(error.exit_code)] for _ in lines]
+    return run_commands(lines, cell_folder, log, given.tries)
+
+
+def _line(container: Container, command: Sequence[str]) -> list[str]:
+    """The command line as it runs in a job, where Podman needs help with signals."""
+    line = argv(container, command)
+    return [sys.executable, "-P", "-m", "slurm.inside.podman", *line] if container.runtime == "podman" else line
+
+
+def _enter(given: Surroundings, cell_folder: str, command: Sequence[str]) -> list[str]:
+    """The command line of one rank outside of the image: `main`, which has that rank's variables."""
+    document = given.model_dump_json(exclude={"launchers"})
+    return [sys.executable, "-P", "-m", "slurm.inside.node", document, cell_folder, *command]
+
+
+def container_of(given: Surroundings, cell_folder: str, environ: Mapping[str, str]) -> Container:
+    """The container of a job, its variables put in. TMPDIR is seen inside where it is outside."""
+    if given.container == "none":
+        return Container("none")
+    binds = [Bind(folder, folder) for folder in given.folders]
+    binds += [Bind(folder, folder, read_only=True) for folder in given.read_only]
+    binds += [parse_bind(text, environ) for text in given.binds]
+    temporary = environ.get("TMPDIR", "")
+    if given.scratch is not None or Path(temporary or "/nowhere").is_dir():
+        binds.append(Bind(temporary, temporary))
+    digest = given.image_digest or digest_of(given.container, given.image)
+    memory = environ.get("SLURM_MEM_PER_NODE", "")
+    return Container(
+        given.container,
+        image=given.image,
+        binds=tuple(dict.fromkeys(binds)),
+        folder=cell_folder,
+        gpu=given.gpu,
+        environment={**passed(environ, given.pass_environment), **({DIGEST: digest} if digest else {})},
+        user=os.getuid(),
+        group=os.getgid(),
+        cores=tuple(sorted(os.sched_getaffinity(0))),
+        memory_mib=int(memory) if memory.isdecimal() and memory != "0" else None,
+    )
+
+
+def requeue_if_running(environ: Mapping[str, str]) -> None:
+    """`scontrol requeue` for a job that nobody is ending: not cancelled, not on its way back to the queue already."""
+    job = environ["SLURM_JOB_ID"]
+    shown = subprocess.run(["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, check=False)
+    if "JobState=RUNNING" not in shown.stdout.split():
+        return
+    if int(environ.get("SLURM_RESTART_COUNT", "0")) >= MAX_RESTARTS:
+        print(f"queued again {MAX_RESTARTS} times; `mspipeline resume` starts it once more", flush=True)
+        return
+    asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    print(f"requeued: {job}" if asked.returncode == 0 else f"not requeued: {asked.stderr.strip()}", flush=True)
+
+
+def main() -> None:
+    """Become a command inside its image: `python -P -m slurm.inside.node SURROUNDINGS CELL COMMAND...`."""
+    surroundings, cell_folder, *command = sys.argv[1:]
+    line = _line(container_of(Surroundings.model_validate_json(surroundings), cell_folder, os.environ), command)
+    os.execvp(line[0], line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The jobs around a campaign's cells on SLURM: the preparation that they wait for, the tables that are made after them.
+
+Each has a folder like a cell's, CAMPAIGN/prepare and CAMPAIGN/collect, with submission.json, cell.json and lock.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mspipeline.config import CollectJob, PrepareJob, Strict
+from mspipeline.files import write_json
+from slurm.campaigns.ending import INTERRUPTED_CODES
+from slurm.campaigns.progress import last_lines
+from slurm.inside.attempt import read_attempt
+from slurm.inside.node import Surroundings
+from slurm.site import Site
+from slurm.submission import queue, submit
+from slurm.submission.shape import Shape
+from slurm.submission.submit import Order, Submission, read_submission
+
+State = Literal["pending", "running", "done", "interrupted", "failed"]
+
+
+@dataclass(frozen=True)
+class StepState:
+    """How far one of these jobs is. message: its last words where it did not go well."""
+
+    name: str
+    state: State
+    message: str = ""
+    exit_code: int | None = None
+    log: Path | None = None
+
+
+def step_state(campaign_folder: Path, name: str) -> StepState:
+    """The state of `prepare` or `collect` from its files and the queue; `pending` where it was never submitted."""
+    folder = campaign_folder / name
+    submission, attempt = read_submission(folder), read_attempt(folder)
+    if submission is None:
+        return StepState(name, "pending")
+    log = submission.log
+    if submit.queued(submission):
+        return StepState(name, "running", log=log)
+    if attempt is None or attempt.job_id != submission.job_id or attempt.exit_code is None:
+        return StepState(name, "interrupted", "its job was cancelled or lost", log=log)
+    if attempt.exit_code == 0:
+        return StepState(name, "done", exit_code=0, log=log)
+    said = ": ".join([f"code {attempt.exit_code}", *last_lines(log, 1)])
+    state: State = "interrupted" if attempt.exit_code in INTERRUPTED_CODES else "failed"
+    return StepState(name, state, said, attempt.exit_code, log)
+
+
+def prepare_shape(ranks: int) -> Shape:
+    """What the preparation asks for: a core for each rank of MPI."""
+    return Shape(tasks=ranks, cpus=1, tells_end=True)
+
+
+def collect_shape(jobs: Sequence[str] = ()) -> Shape:
+    """What the tables ask for. jobs: those of the cells, all over when they begin, however they ended."""
+    bases = dict.fromkeys(job.partition("_")[0] for job in jobs)
+    return Shape(cpus=1, after=f"afterany:{':'.join(bases)}" if bases else "", tells_end=True)
+
+
+def prepare_order(folder: Path, job: PrepareJob, site: Site, ranks: int, python: str) -> Order:
+    """The preparation, under MPI where it has several ranks."""
+    config = _config(folder, "prepare", job)
+    command = [python, "-P", "-m", "jobs", "prepare", str(config)]
+    return Order("prepare", [command], folder / "prepare", launchers=[site.mpi_command(ranks) if ranks > 1 else []])
+
+
+def collect_order(folder: Path, python: str) -> Order:
+    """The tables of all cells, those that never began among them."""
+    config = _config(folder, "collect", CollectJob(runs=folder, output=folder / "tables"))
+    gaps = [python, "-P", "-m", "slurm.campaigns.gaps", str(folder)]
+    return Order("collect", [gaps, [python, "-P", "-m", "jobs", "collect", str(config)]], folder / "collect")
+
+
+def hand_over(site: Site, folder: Path, order: Order, surroundings: Surroundings, shape: Shape) -> Submission:
+    """Submit one of these jobs to where there is a CPU, else to any partition; one that still waits makes room."""
+    earlier = read_submission(order.cell_folder)
+    if earlier is not None and submit.queued(earlier):
+        queue.cancel(earlier.jobs)
+    logs = folder / "logs" / order.name
+    number = len(list(logs.iterdir())) if logs.exists() else 0
+    (handle,) = submit.submit_together(
+        site, device_of(site), [order], logs / str(number), name=order.name, surroundings=surroundings, shape=shape
+    )
+    return handle.submission
+
+
+def stop(campaign_folder: Path) -> None:
+    """Take these jobs out of the queue; asking again does no harm."""
+    there = [read_submission(campaign_folder / name) for name in ("prepare", "collect")]
+    queue.cancel([job for each in there if each is not None and submit.queued(each) for job in each.jobs])
+
+
+def device_of(site: Site) -> str:
+    """Where these jobs go: to a CPU partition, where the site has one."""
+    return "cpu" if any(each.device == "cpu" for each in site.partitions.values()) else "auto"
+
+
+def python_of(site: Site) -> str:
+    """The interpreter that a job calls."""
+    return sys.executable if site.container == "none" else "python"
+
+
+def _config(folder: Path, name: str, job: Strict) -> Path:
+    path = folder / name / "jobs" / f"{name}.json"
+    write_json(path, job.model_dump(mode="json"))
+    return path
