@@ -94,8 +94,8 @@ def test_tiles_say_what_patches_say_at_every_voxel(name: str) -> None:
     backend, image = trained(graph), volume(13, 10, 9, graph.inputs[0].shape[3])
     network = VoxelNetwork(backend, graph, EXECUTION, inference="dense", memory_budget_mb=160)
     dense, patches = both(network, graph, image, np.argwhere(np.ones(image.shape[:3], bool)))
-    assert np.ptp(patches) > 0.05
-    assert np.abs(dense - patches).max() < 1e-5
+    assert np.ptp(patches) > 5e-3  # 500 tolerances: a wrong class would show
+    assert np.abs(dense - patches).max() < 1e-5 * max(1, np.abs(patches).max())  # a logit may be above 1
 
 
 @pytest.mark.long
@@ -105,8 +105,8 @@ def test_nicms_whole_tiles_say_what_patches_say() -> None:
     image = volume(14, 12, 9, 2)
     network = VoxelNetwork(trained(graph), graph, EXECUTION, inference="dense", memory_budget_mb=1024)
     dense, patches = both(network, graph, image, np.argwhere(np.ones(image.shape[:3], bool)))
-    assert np.ptp(patches) > 0.05
-    assert np.abs(dense - patches).max() < 1e-5
+    assert np.ptp(patches) > 5e-3  # 500 tolerances: a wrong class would show
+    assert np.abs(dense - patches).max() < 1e-5 * max(1, np.abs(patches).max())  # a logit may be above 1
 
 
 @pytest.mark.usefixtures("backend_needed")
@@ -135,7 +135,7 @@ def test_a_cascade_of_dense_stages_gives_the_map_of_patches() -> None:
         for each in (stages, [backend, backend])
     )
     assert 0 < np.count_nonzero(patches) < len(places)
-    assert np.abs(dense - patches).max() < 1e-5
+    assert np.abs(dense - patches).max() < 1e-5 * max(1, np.abs(patches).max())  # a logit may be above 1
 
 
 @pytest.mark.usefixtures("backend_needed")
