@@ -23,7 +23,7 @@ from mspipeline.shards.manifest import CaseEntry, Entry, Manifest, PatchEntry, l
 from mspipeline.shards.reader import read_case
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import CASES, LESIONS
-from mspipeline.training.loop import Stop
+from mspipeline.training.protocols import Stop
 from mspipeline.volume import BoolArray
 
 HELD_OUT: tuple[Subset, ...] = ("validation", "test")

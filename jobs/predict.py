@@ -21,7 +21,7 @@ from mspipeline.preprocess import patches3d
 from mspipeline.preprocess.recipe import apply_files
 from mspipeline.runs import RunRecord
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.training.loop import Stop
+from mspipeline.training.protocols import Stop
 from mspipeline.volume import save_volume
 
 

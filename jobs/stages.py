@@ -28,7 +28,9 @@ from mspipeline.shards.manifest import Manifest, PatchEntry
 from mspipeline.shards.patch_reader import PatchReader, read_patch_case, read_voxels
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.checkpoint import read_checkpoint
-from mspipeline.training.loop import BatchReader, Observer, Progress, Stage, Stop, Training, is_over
+from mspipeline.training.loop import Training
+from mspipeline.training.progress import Progress, Stage, is_over
+from mspipeline.training.protocols import BatchReader, Observer, Stop
 from mspipeline.volume import FloatArray
 
 BATCH = 128

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from jobs.resources import slices_or, threads_for
+from jobs.run_record import certified, new_record, now, record_refusal
 from mspipeline.backends.base import Adam, Backend, Execution
-from mspipeline.backends.certification.certificate import covering, network_of, side_of, versions_of
 from mspipeline.backends.process_group import ALONE, PeersLost, ProcessGroup
 from mspipeline.backends.registry import BACKENDS, adapter, availability, create
 from mspipeline.config import TrainJob
 from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError
 from mspipeline.models.catalogue import build
-from mspipeline.network.cost import cost
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import initial_weights
 from mspipeline.provenance import provenance
 from mspipeline.runs import (
-    CascadeSettings,
-    CertificateNote,
     RunPaths,
     RunRecord,
     Status,
-    config_hash,
     read_record,
-    run_id,
     write_record,
 )
 from mspipeline.shards.manifest import Manifest, load_manifest
 from mspipeline.shards.reader import ShardReader
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.checkpoint import read_checkpoint
-from mspipeline.training.loop import BatchReader, Identity, Observer, Stage, Stop, Training, monitor_of
+from mspipeline.training.loop import Training
+from mspipeline.training.progress import Identity, Stage
+from mspipeline.training.protocols import BatchReader, Observer, Stop
 from mspipeline.training.targets import classes_of, loss_of
 
 
@@ -63,9 +59,9 @@ def train(
         graph = graph_of(job, manifest)
     except BackendError as error:
         if job.cell and group.rank == 0 and not paths.record.exists():
-            _record_refusal(paths, job, manifest, origin or provenance(), str(error))
+            record_refusal(paths, job, manifest, origin or provenance(), str(error))
         raise
-    record = _new_record(job, manifest, graph, restart_count, origin or provenance())
+    record = new_record(job, manifest, graph, restart_count, origin or provenance())
     if paths.record.exists():
         earlier = read_record(paths)
         if earlier.config_hash != record.config_hash:
@@ -115,8 +111,8 @@ class _Attempt:
         job, graph, record = self.job, self.graph, self.record
         with self.events.phase("setup"):
             backend = _compiled(job, graph, stage, self.group)
-            certified = _certified(job, graph, backend.device)
-            self.record = record = record.model_copy(update={"device": backend.device, **certified})
+            update = {"device": backend.device, **certified(job, graph, backend.device)}
+            self.record = record = record.model_copy(update=update)
             self._write()
             self.training = Training(
                 backend,
@@ -141,7 +137,7 @@ class _Attempt:
         """`run.json` as this attempt leaves it; one that did not begin leaves it as it was."""
         if self.training is None:
             return self.record
-        update = {"status": status, "ended_utc": _now(), "epochs": self.training.epochs_done}
+        update = {"status": status, "ended_utc": now(), "epochs": self.training.epochs_done}
         self.record = self.record.model_copy(update={**update, "best_epoch": self.training.best_epoch})
         self._write()
         return self.record
@@ -186,34 +182,6 @@ def _train_stages(attempt: _Attempt) -> bool:
             attempt.stop,
         )
     )
-
-
-def _record_refusal(paths: RunPaths, job: TrainJob, manifest: Manifest, origin: dict[str, Any], problem: str) -> None:
-    """`run.json` of a training that its backend refused: so that a comparison has a column that says so."""
-    graph = build(job.model.name, manifest.image_shape, job.model.arguments)
-    record = _new_record(job, manifest, graph, 0, origin)
-    refused = {"status": "failed", "device": "", "problem": problem, "ended_utc": _now()}
-    write_record(paths, record.model_copy(update=refused))
-
-
-def _certified(job: TrainJob, graph: Graph, device: str) -> dict[str, Any]:
-    """The fields of a record that say whether a certificate covers this backend, as it is here."""
-    if job.certificates is None:
-        return {}
-    here = side_of(job.backend, versions_of(job.backend), device)
-    found = covering(job.certificates, network_of(job.model, graph), here)
-    notes = tuple(
-        CertificateNote(
-            sha256=each.sha256,
-            reference=each.reference.backend,
-            other=each.other.backend,
-            same_graph=found.same_graph,
-            image_shape=each.network.image_shape,
-            worst=each.worst,
-        )
-        for each in found.certificates
-    )
-    return {"certificates": notes, "uncertified": found.problem}
 
 
 def graph_of(job: TrainJob, manifest: Manifest) -> Graph:
@@ -281,62 +249,3 @@ def seed_of(seed: int, stage: Stage | None) -> int:
     if stage is None or stage.number == 1:
         return seed
     return int(np.random.SeedSequence([seed, stage.number]).generate_state(1)[0])
-
-
-def _cascade(job: TrainJob, manifest: Manifest) -> CascadeSettings | None:
-    """How the stages of a run on patches follow each other; None of one network on slices."""
-    if manifest.kind != "patches3d":
-        return None
-    given = job.training.cascade
-    return CascadeSettings(
-        stages=given.stages,
-        pass_above=given.pass_above,
-        larger_than_vox=given.larger_than_vox,
-        min_total_ml=given.min_total_ml,
-    )
-
-
-def _new_record(
-    job: TrainJob, manifest: Manifest, graph: Graph, restart_count: int, origin: dict[str, Any]
-) -> RunRecord:
-    costs = cost(graph)
-    return RunRecord(
-        run_id=run_id(job, manifest),
-        status="running",
-        campaign=job.campaign,
-        cell=job.cell,
-        model=job.model.name,
-        model_arguments=dict(job.model.arguments),
-        backend=job.backend,
-        backend_version=availability(job.backend).version or "",
-        device=job.device,
-        memory=job.memory,
-        seed=job.seed,
-        threads=threads_for(job.threads),
-        processes=job.processes,
-        started_utc=_now(),
-        restart_count=restart_count,
-        monitor=monitor_of(job.training, has_validation=_validates(job, manifest)),
-        threshold=job.training.threshold,
-        cascade=_cascade(job, manifest),
-        trainable_parameters=costs.trainable,
-        non_trainable_parameters=costs.non_trainable,
-        macs=costs.macs,
-        graph_hash=graph.hash,
-        dataset_hash=manifest.dataset_hash,
-        split_hash=manifest.split_hash,
-        recipe_hash=manifest.recipe_hash,
-        recipe=manifest.recipe,
-        config_hash=config_hash(job, manifest),
-        provenance=origin,
-    )
-
-
-def _validates(job: TrainJob, manifest: Manifest) -> bool:
-    """Whether there is anything to validate on: a cascade holds patches out where the split holds out no case."""
-    patches = manifest.kind == "patches3d" and job.training.cascade.hold_out > 0
-    return bool(manifest.split.validation) or patches
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()

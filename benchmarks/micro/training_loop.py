@@ -29,8 +29,8 @@ from mspipeline.shards.manifest import load_manifest
 from mspipeline.shards.reader import Batch, ShardReader
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import Identity
-from mspipeline.training.loop import Identity as RunIdentity
 from mspipeline.training.loop import Training
+from mspipeline.training.progress import Identity as RunIdentity
 
 SHAPE = (128, 128, 48)
 CASES = 4

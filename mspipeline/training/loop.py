@@ -10,16 +10,12 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from mspipeline.backends.base import Backend, FloatArray, StepResult
+from mspipeline.backends.base import Backend, StepResult
 from mspipeline.backends.process_group import ALONE, ProcessGroup
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import RunFolderError, SuiteError
@@ -27,82 +23,13 @@ from mspipeline.runs import RunPaths, write_rows
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import EPOCHS
 from mspipeline.training.checkpoint import Checkpoint, write_checkpoint
+from mspipeline.training.progress import Identity, Progress, Stage, checkpoint_paths, is_over, monitor_of, monitored
+from mspipeline.training.protocols import Batch, BatchReader, Observer, Stop
 from mspipeline.training.scores import EpochScores
 from mspipeline.training.targets import in_classes
 from mspipeline.training.together import Together
 
 log = logging.getLogger(__name__)
-
-Stop = Callable[[], SuiteError | None]
-"""Asked between steps: the error to end with once the state is saved, or None to go on."""
-
-
-class Batch(Protocol):
-    """images: (N, *spatial, C) float32. masks: (N, *spatial, 1), or (N, 1) of patches, 0.0 or 1.0. cases: (N,)."""
-
-    @property
-    def images(self) -> FloatArray: ...
-    @property
-    def masks(self) -> FloatArray: ...
-    @property
-    def cases(self) -> npt.NDArray[np.int32]: ...
-
-
-class BatchReader(Protocol):
-    """Batches of a subset, epoch by epoch: a `ShardReader` of slices, a `PatchReader` of patches."""
-
-    @property
-    def case_ids(self) -> Sequence[str]: ...
-    @property
-    def steps(self) -> int: ...
-    def epoch(self, number: int, *, first_step: int = 0) -> Generator[Batch, None, None]: ...
-
-
-class Observer(Protocol):
-    """What watches a training, e.g. a progress bar."""
-
-    def epoch_begins(self, epoch: int, epochs: int, subset: str, steps: int, step: int) -> None:
-        """`step` of `steps` are done already (a resumed epoch)."""
-
-    def step_done(self, loss: float, dice: float, images_per_second: float) -> None:
-        """Loss and Dice of the pass so far."""
-
-    def epoch_ended(self, epoch: int, epochs: int, rows: list[dict[str, Any]]) -> None:
-        """The epoch's rows: training, and validation where there is any."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What ties checkpoints and rows to one run."""
-
-    run_id: str
-    graph_hash: str
-    config_hash: str
-    restart_count: int
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Which stage of a cascade is trained. epochs_before, rows_before: of the stages before it; epochs count on."""
-
-    number: int
-    epochs_before: int = 0
-    rows_before: tuple[dict[str, Any], ...] = ()
-
-
-@dataclass
-class Progress:
-    """Where a training is. epoch: the one under way, counted from 1 in each stage; step: optimiser steps done in it."""
-
-    epoch: int = 1
-    step: int = 0
-    steps_total: int = 0
-    seconds: float = 0.0
-    best_epoch: int | None = None
-    best_value: float | None = None
-    epochs_without_improvement: int = 0
-    scores: dict[str, Any] | None = None
-    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Training:
@@ -306,40 +233,6 @@ class Training:
             {} if weights_only else self._backend.state(),
             {"epoch": self.progress.epoch} if weights_only else dataclasses.asdict(self.progress),
         )
-
-
-def is_over(progress: Progress, settings: TrainingSettings) -> bool:
-    """Whether a training has come to its last epoch, or its patience to an end."""
-    out_of_patience = 0 < settings.patience <= progress.epochs_without_improvement
-    return progress.epoch > settings.epochs or out_of_patience
-
-
-def checkpoint_paths(paths: RunPaths, stage: Stage | None) -> tuple[Path, Path]:
-    """Where the best and the last checkpoint of a training are."""
-    if stage is None:
-        return paths.best, paths.last
-    return paths.stage(stage.number, "best"), paths.stage(stage.number, "last")
-
-
-def monitor_of(settings: TrainingSettings, *, has_validation: bool) -> str:
-    """What early stopping and the best checkpoint watch.
-
-    Raises RunFolderError where validation is asked for and the split has no validation cases.
-    """
-    if settings.monitor == "auto":
-        return "validation_loss" if has_validation else "train_loss"
-    if settings.monitor.startswith("validation") and not has_validation:
-        raise RunFolderError(
-            f"monitor {settings.monitor!r} needs validation cases and the shards' split has none; "
-            "use monitor = 'train_loss', or prepare more cases"
-        )
-    return settings.monitor
-
-
-def monitored(monitor: str, rows: list[dict[str, Any]]) -> float:
-    """The watched value of an epoch's rows."""
-    subset, _, score = monitor.partition("_")
-    return float(next(row[score] for row in rows if row["subset"] == subset))
 
 
 def _arrow_row(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,79 @@
+"""Where a training is, what it belongs to, what it watches, and when it is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mspipeline.config import TrainingSettings
+from mspipeline.errors import RunFolderError
+from mspipeline.runs import RunPaths
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What ties checkpoints and rows to one run."""
+
+    run_id: str
+    graph_hash: str
+    config_hash: str
+    restart_count: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Which stage of a cascade is trained. epochs_before, rows_before: of the stages before it; epochs count on."""
+
+    number: int
+    epochs_before: int = 0
+    rows_before: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass
+class Progress:
+    """Where a training is. epoch: the one under way, counted from 1 in each stage; step: optimiser steps done in it."""
+
+    epoch: int = 1
+    step: int = 0
+    steps_total: int = 0
+    seconds: float = 0.0
+    best_epoch: int | None = None
+    best_value: float | None = None
+    epochs_without_improvement: int = 0
+    scores: dict[str, Any] | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def is_over(progress: Progress, settings: TrainingSettings) -> bool:
+    """Whether a training has come to its last epoch, or its patience to an end."""
+    out_of_patience = 0 < settings.patience <= progress.epochs_without_improvement
+    return progress.epoch > settings.epochs or out_of_patience
+
+
+def checkpoint_paths(paths: RunPaths, stage: Stage | None) -> tuple[Path, Path]:
+    """Where the best and the last checkpoint of a training are."""
+    if stage is None:
+        return paths.best, paths.last
+    return paths.stage(stage.number, "best"), paths.stage(stage.number, "last")
+
+
+def monitor_of(settings: TrainingSettings, *, has_validation: bool) -> str:
+    """What early stopping and the best checkpoint watch.
+
+    Raises RunFolderError where validation is asked for and the split has no validation cases.
+    """
+    if settings.monitor == "auto":
+        return "validation_loss" if has_validation else "train_loss"
+    if settings.monitor.startswith("validation") and not has_validation:
+        raise RunFolderError(
+            f"monitor {settings.monitor!r} needs validation cases and the shards' split has none; "
+            "use monitor = 'train_loss', or prepare more cases"
+        )
+    return settings.monitor
+
+
+def monitored(monitor: str, rows: list[dict[str, Any]]) -> float:
+    """The watched value of an epoch's rows."""
+    subset, _, score = monitor.partition("_")
+    return float(next(row[score] for row in rows if row["subset"] == subset))
