@@ -226,3 +226,25 @@ def test_a_cell_of_two_processes_goes_from_scans_to_tables_on_slurm(
     runs = pq.read_table(tmp_path / "out" / "tables" / "runs.parquet").to_pylist()
     assert [row["status"] for row in runs] == ["complete"]
     assert pq.read_table(tmp_path / "out" / "tables" / "cases.parquet").num_rows == 2
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_the_stages_of_a_cascade_are_dependent_jobs(cluster, tmp_path, small_dataset, backend_needed):
+    sweep = tmp_path / "cascade.toml"
+    sweep.write_text(
+        'name = "cascade"\nthreads = 1\nseparate_jobs = true\n[matrix]\nmodel = ["cascade3d"]\nseed = [0, 1]\n'
+        "[models.cascade3d]\nbase_width = 2\n[training]\nepochs = 1\n"
+    )
+    site = tmp_path / "site.toml"
+    site.write_text(
+        'name = "c"\nexecutor = "slurm"\nwarn_s = 30\n[partitions.cpu]\ncpus = 1\nmem_gb = 1.5\ntime_min = 10\n'
+    )
+    command = [str(Path(sys.executable).with_name("mspipeline")), "sweep", str(sweep), "--data", str(small_dataset)]
+    cluster.run(*command, "--recipe", "patches3d", "--site", str(site), "-o", str(tmp_path / "out"))
+    runs = pq.read_table(tmp_path / "out" / "tables" / "runs.parquet").to_pylist()
+    assert [(row["status"], row["epochs"]) for row in runs] == [("complete", 2)] * 2
+    stages = pq.read_table(tmp_path / "out" / "tables" / "epochs.parquet", columns=["stage"])["stage"].to_pylist()
+    assert sorted(stages) == [1] * 4 + [2] * 4  # two cells, training and validation
+    jobs = {path.name for path in (tmp_path / "out" / "cells").glob("*/jobs/*")}
+    assert {"train-stage1.json", "train-stage2.json", "evaluate.json"} <= jobs
