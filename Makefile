@@ -30,8 +30,7 @@ demo: $(VENV)/.installed
 	$(BIN)/mspipeline phantom $(DEMO)/data --cases 6
 	$(BIN)/mspipeline prepare $(DEMO)/data --set size=[64,64,48] -o $(DEMO)/shards
 	$(BIN)/mspipeline sweep benchmarks/suites/demo.toml --shards $(DEMO)/shards -o $(DEMO)/sweep
-	$(BIN)/mspipeline collect $(DEMO)/sweep -o $(DEMO)/tables
-	$(BIN)/mspipeline report $(DEMO)/tables -o $(DEMO)/report.html
+	$(BIN)/mspipeline report $(DEMO)/sweep/tables -o $(DEMO)/report.html
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
