@@ -19,11 +19,10 @@ from mspipeline.backends.registry import availability
 pytestmark = pytest.mark.slow
 
 PROGRAM = Path(__file__).parent / "joint_steps.py"
-ENGINES = ("tensorflow", "torch", "jax")
 Found = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=["torch", "tensorflow", pytest.param("jax", marks=pytest.mark.long)])
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
     """What one process alone found, then what each of two found."""
     if problem := availability(request.param).problem:

@@ -109,10 +109,10 @@ def test_what_is_wrong_before_any_work_is_said_once(small_dataset: Path, tmp_pat
     ("number", "rank", "code", "words"),
     [
         (signal.SIGINT, None, 130, "stopped by Ctrl-C, finished shards are kept; run the same command again"),
-        (signal.SIGTERM, 2, 75, "stopped by SIGTERM, finished shards are kept"),
         (signal.SIGKILL, 2, 9, ""),
-        (signal.SIGKILL, 0, 9, ""),
-        (signal.SIGKILL, None, -9, ""),
+        pytest.param(signal.SIGTERM, 2, 75, "stopped by SIGTERM, finished shards are kept", marks=pytest.mark.long),
+        pytest.param(signal.SIGKILL, 0, 9, "", marks=pytest.mark.long),
+        pytest.param(signal.SIGKILL, None, -9, "", marks=pytest.mark.long),
     ],
 )
 def test_a_prepare_that_is_stopped_or_killed_makes_only_the_missing_cases_next_time(

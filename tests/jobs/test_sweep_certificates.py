@@ -64,7 +64,7 @@ def test_missing_certificates_are_made_once_and_a_run_says_which_cover_it(small_
 
 
 @needs_two
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_of_unequal_networks_is_refused(small_shards: Path, tmp_path: Path) -> None:
     def command(backend: str, config: Path) -> list[str]:
         program = [sys.executable, "-W", "ignore", str(WRONG), "job", str(config), "enc2_conv1_bn", "epsilon=1e-2"]

@@ -91,7 +91,7 @@ def test_one_seed_gives_one_result_and_another_seed_another(
 
 # Two epochs are 7 training and 4 validation steps each: stopped in the first epoch, after its last training step,
 # in its validation, and in the second epoch.
-@pytest.mark.parametrize("stop_after", [3, 7, 9, 13])
+@pytest.mark.parametrize("stop_after", [3, 9, *(pytest.param(each, marks=pytest.mark.long) for each in (7, 13))])
 def test_a_stopped_training_goes_on_exactly(trained_run: TrainJob, train_job: TrainJob, stop_after: int) -> None:
     with pytest.raises(Preempted):
         run(train_job, Recorder(stop_after))
@@ -198,7 +198,12 @@ def longer_run(trained_run: TrainJob) -> TrainJob:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, Interrupted.exit_code), (signal.SIGTERM, 75), (signal.SIGUSR2, 75)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 75),
+        pytest.param(signal.SIGINT, Interrupted.exit_code, marks=pytest.mark.long),
+        pytest.param(signal.SIGUSR2, 75, marks=pytest.mark.long),
+    ],
 )
 def test_a_signal_saves_the_state_and_the_next_run_ends_as_if_there_had_been_none(
     longer_run: TrainJob, tmp_path: Path, number: signal.Signals, code: int

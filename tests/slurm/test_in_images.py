@@ -25,7 +25,7 @@ from slurm.site import Partition, Site
 from slurm.submission.submit import Order, read_submission, submit_together
 from slurm.sweep import Matrix, Sweep
 
-pytestmark = [pytest.mark.slurm, pytest.mark.container]
+pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.long]
 
 
 @pytest.fixture(scope="module", params=["docker", "podman", "apptainer"])
