@@ -23,7 +23,7 @@ def read(tmp_path: Path, text: str, schema: type[Strict] = TrainJob) -> Strict:
 def test_a_file_gives_settings_with_defaults(tmp_path: Path) -> None:
     job = read(tmp_path, TRAIN)
     assert isinstance(job, TrainJob)
-    assert (job.backend, job.training.epochs, job.training.loss) == ("tensorflow", 128, "bce")
+    assert (job.backend, job.training.epochs, job.training.loss) == ("tensorflow", 128, "auto")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_file_gives_settings_with_defaults(tmp_path: Path) -> None:
         ("sead = 1\n" + TRAIN, "unknown key 'sead'; did you mean 'seed'"),
         (TRAIN + "[training]\nepoch = 3\n", r"unknown key 'training\.epoch'; did you mean 'epochs'"),
         (TRAIN + "[training]\nepochs = 0\n", r"training\.epochs: input should be greater than 0; received: 0"),
-        (TRAIN + "[training]\nloss = 'l2'\n", r"training\.loss: input should be 'bce' or 'dice'; received: 'l2'"),
+        (TRAIN + "[training]\nloss = 'l2'\n", r"training\.loss: input should be .*'categorical_ce'; received: 'l2'"),
         ("run_folder = 'x'\n[model]\nname = 'unet2d'\n", "shards: field required"),
         ("this is not toml", "not readable as a configuration file"),
     ],

@@ -111,7 +111,7 @@ def test_every_phase_of_the_schema_is_accepted(tmp_path: Path) -> None:
     with EventWriter(tmp_path / "events.arrows", IDENTITY) as events:
         for phase in PHASES:
             events.begin(cast(Phase, phase))
-    expected = ["setup", "train", "validation", "checkpoint", "evaluate", "predict", "prepare"]
+    expected = ["setup", "train", "validation", "mining", "checkpoint", "evaluate", "predict", "prepare"]
     assert [phase for _, phase, _ in marks(tmp_path / "events.arrows")] == expected
 
 
