@@ -143,7 +143,7 @@ def test_the_curve_of_two_processes_is_that_of_one(small_shards: Path, tmp_path:
     assert [paths.folder.name for paths in RunPaths(tmp_path / "run2").attempts()] == ["train-0"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_processes_stop_together_and_go_on_exactly(small_shards: Path, tmp_path: Path) -> None:
     whole = job_of(small_shards, tmp_path, 2, epochs=12)  # with dropout: each process has generators of its own

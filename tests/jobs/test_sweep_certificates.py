@@ -50,7 +50,7 @@ def test_one_backend_needs_no_certificate(small_shards: Path, tmp_path: Path) ->
 
 
 @needs_two
-@pytest.mark.slow
+@pytest.mark.long
 def test_missing_certificates_are_made_once_and_a_run_says_which_cover_it(small_shards: Path, tmp_path: Path) -> None:
     pair = campaign(small_shards, tmp_path, SEVERAL)
     assert [each.state for each in certify_campaign(pair)] == ["reference", "certified"]

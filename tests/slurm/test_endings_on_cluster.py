@@ -104,6 +104,7 @@ def test_a_dead_nodes_cell_goes_on_elsewhere_from_its_last_state(cluster, make_c
 def test_a_controller_that_is_down_fails_resubmits_and_loses_nothing(cluster, make_campaign, monkeypatch):
     campaign = make_campaign(site=SITE, epochs=24)
     monkeypatch.setattr("slurm.submission.queue.QUEUE._patience_s", 2.0)
+    others = cluster.run("squeue", "-h", "-o", "%A").split()  # a test before this one may have left a job to end
     went = []
 
     def outage():
@@ -121,7 +122,7 @@ def test_a_controller_that_is_down_fails_resubmits_and_loses_nothing(cluster, ma
     assert {state.state for table in down.tables for state in table} <= {"pending", "running", "done"}
     for cell in campaign.cells:
         assert lines(campaign, "starts.txt", cell.id) == ["train", "evaluate"]
-    assert cluster.run("squeue", "-h") == ""
+    assert set(cluster.run("squeue", "-h", "-o", "%A").split()) <= set(others)
 
 
 @pytest.mark.long

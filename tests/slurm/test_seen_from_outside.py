@@ -88,7 +88,7 @@ def test_a_log_is_followed_across_a_requeue_to_the_cells_end(cluster, make_campa
     campaign.submit(commands=lambda cell: [["bash", "-c", WRITES_ON]])
     job = read_submission(campaign.cells[0].train.run_folder).job_id
     with terminal(tmp_path / "said", "logs", campaign.folder, "s0", "-f") as (follower, said):
-        wait_for(lambda: "start" in said(), 60)
+        wait_for(lambda: "start" in said().splitlines(), 60)
         cluster.run("scontrol", "requeue", job)
         wait_for(lambda: "stopped" in said(), 60)
         cluster.start_again(job)
