@@ -45,7 +45,7 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	@for file in benchmarks/micro/[a-z]*.py; do name=$$(basename $$file .py); \
-		case $$name in result|by_hand|private_slurm) continue;; esac; $(BIN)/python -m benchmarks.micro.$$name || exit 1; done
+		case $$name in result|by_hand|private_slurm) continue;; esac; $(BIN)/python -m mspipeline.benchmarks.micro.$$name || exit 1; done
 
 lock: $(VENV)/.installed
 	$(BIN)/uv pip compile setup.cfg --extra tensorflow --extra jax --extra onnx --extra mpi --extra dev --python-version 3.11 --upgrade --no-annotate --no-header --output-file requirements/lock.txt

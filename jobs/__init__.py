@@ -2,5 +2,6 @@
 
 Top floor: may import all that lies below.
 
-`python -m jobs NAME CONFIG` runs a job bare, `python -m jobs supervise NAME CONFIG` under the supervisor.
+`python -m mspipeline.jobs NAME CONFIG` runs a job bare, `python -m mspipeline.jobs supervise NAME CONFIG` under the
+supervisor.
 """

@@ -1,4 +1,4 @@
-"""`python -m jobs [supervise] NAME CONFIG`: the same work as the command line's, as a container or a scheduler runs it.
+"""`python -m mspipeline.jobs [supervise] NAME CONFIG`: the command line's work, as a container or scheduler runs it.
 
 The exit code is that of `mspipeline.errors`; an error is one line on stderr. The rest is imported inside, so that
 Ctrl-C is answered from the first moment on.
@@ -10,7 +10,7 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from jobs.launch import main
+        from mspipeline.jobs.launch import main
 
         sys.exit(main())
     except KeyboardInterrupt as error:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from jobs.certify import trial_of
 from mspipeline.backends.certification.certificate import (
     Certificate,
     NotCertified,
@@ -28,6 +27,7 @@ from mspipeline.backends.registry import adapter, availability
 from mspipeline.config import CertifyJob, ModelSettings
 from mspipeline.errors import BackendError, StorageError, SuiteError, UsageError
 from mspipeline.files import write_json
+from mspipeline.jobs.certify import trial_of
 from mspipeline.models.catalogue import build, entry
 from mspipeline.network.graph import Graph
 from mspipeline.provenance import provenance
@@ -51,7 +51,7 @@ class Request:
 
 def job_command(backend: str, config: Path) -> list[str]:
     """How a backend's own process is started. -P: a folder called `jobs` where the user stands hides nothing."""
-    return [sys.executable, "-P", "-m", "jobs", "certify", str(config)]
+    return [sys.executable, "-P", "-m", "mspipeline.jobs", "certify", str(config)]
 
 
 def certify(

@@ -1,4 +1,4 @@
-"""Gather run folders into tables: `python -m jobs collect FILE`."""
+"""Gather run folders into tables: `python -m mspipeline.jobs collect FILE`."""
 
 from __future__ import annotations
 

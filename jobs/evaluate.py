@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from jobs.resources import patches_or, slices_or, threads_for
 from mspipeline.backends.base import Execution
 from mspipeline.config import EvaluateJob
 from mspipeline.datasets.split import Subset
@@ -17,6 +16,7 @@ from mspipeline.errors import RunFolderError, UsageError
 from mspipeline.inference.postprocess import LesionMap, lesion_mask
 from mspipeline.inference.trained import TrainedCascade, TrainedRun, load_any
 from mspipeline.inference.windows import predict_on_scan
+from mspipeline.jobs.resources import patches_or, slices_or, threads_for
 from mspipeline.metrics.case import score_case
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows, write_rows
 from mspipeline.shards.manifest import CaseEntry, Entry, Manifest, PatchEntry, load_manifest, verify_shards

@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import jobs
-from jobs import processes
-from jobs import supervise as supervisor
-from jobs.stop import StopRequest
+from mspipeline import jobs
 from mspipeline.backends.process_group import ALONE, PeersLost
 from mspipeline.config import CertifyJob, CollectJob, EvaluateJob, PredictJob, PrepareJob, TrainJob, read_config
 from mspipeline.console import CaseProgress, TrainingProgress, explain, say_error, wants_progress
 from mspipeline.errors import STOPPED, Interrupted, Preempted, TableError, UsageError
 from mspipeline.files import read_json
+from mspipeline.jobs import processes
+from mspipeline.jobs import supervise as supervisor
+from mspipeline.jobs.stop import StopRequest
 from mspipeline.provenance import provenance
 from mspipeline.runs import RunPaths, TelemetryPaths, read_record, run_id
 from mspipeline.telemetry.events import EventWriter
@@ -30,7 +30,7 @@ Run = Callable[[Path, EventWriter, bool, int], None]
 def _train(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
     stop = StopRequest("state saved; run the same command again to continue")
     stop.listen()
-    from jobs.train import train
+    from mspipeline.jobs.train import train
 
     origin = provenance(
         commit=os.environ.get("MSPIPELINE_COMMIT"),
@@ -46,7 +46,7 @@ def _train(config: Path, events: EventWriter, progress: bool, attempt: int) -> N
 def _evaluate(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
     stop = StopRequest("earlier scores are kept; run the same command again to score")
     stop.listen()
-    from jobs.evaluate import evaluate
+    from mspipeline.jobs.evaluate import evaluate
 
     with CaseProgress("evaluate", enabled=progress) as report:
         evaluate(read_config(config, EvaluateJob), events=events, stop=stop, report=report)
@@ -55,14 +55,14 @@ def _evaluate(config: Path, events: EventWriter, progress: bool, attempt: int) -
 def _predict(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
     stop = StopRequest("finished maps are kept; run the same command again to make all")
     stop.listen()
-    from jobs.predict import predict
+    from mspipeline.jobs.predict import predict
 
     with CaseProgress("predict", enabled=progress) as report:
         predict(read_config(config, PredictJob), events=events, stop=stop, report=report)
 
 
 def _prepare(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
-    from jobs.prepare import prepare, prepare_team
+    from mspipeline.jobs.prepare import prepare, prepare_team
 
     with prepare_team(os.environ) as team:
         if team is None:  # another MPI rank than 0: its share is done
@@ -72,7 +72,7 @@ def _prepare(config: Path, events: EventWriter, progress: bool, attempt: int) ->
 
 
 def _collect(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
-    from jobs.collect import collect_job
+    from mspipeline.jobs.collect import collect_job
 
     collected = collect_job(read_config(config, CollectJob))
     if collected.problems:
@@ -80,7 +80,7 @@ def _collect(config: Path, events: EventWriter, progress: bool, attempt: int) ->
 
 
 def _certify(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
-    from jobs.certify import certify_job
+    from mspipeline.jobs.certify import certify_job
 
     certify_job(read_config(config, CertifyJob))
 
@@ -113,7 +113,7 @@ def run_supervised(name: str, config: Path, *, progress: str = "auto", debug: bo
         return main([name, str(config), "--progress", "off", *(["--debug"] if debug else [])])
     paths = RunPaths(job.run_folder)
     telemetry = paths.next_attempt(name)
-    command = [sys.executable, "-P", "-m", "jobs", name, str(config), "--telemetry", str(telemetry.folder)]
+    command = [sys.executable, "-P", "-m", "mspipeline.jobs", name, str(config), "--telemetry", str(telemetry.folder)]
     code = supervisor.supervise(
         [*command, "--progress", progress, *(["--debug"] if debug else [])],
         telemetry,
@@ -150,9 +150,9 @@ def _run_id(job: RunJob) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one job and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m jobs",
+        prog="python -m mspipeline.jobs",
         description=jobs.__doc__,
-        epilog="example: python -m jobs supervise train runs/ID/jobs/train.json",
+        epilog="example: python -m mspipeline.jobs supervise train runs/ID/jobs/train.json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("supervise", nargs="?", choices=["supervise"], help="sample the job while it runs")
@@ -207,4 +207,4 @@ def _command_of(given: argparse.Namespace, rank: int) -> list[str]:
     """The command line of one process of a training that this one starts; rank 0 alone has telemetry and progress."""
     own = ["--progress", given.progress if rank == 0 else "off", *(["--debug"] if given.debug else [])]
     telemetry = ["--telemetry", str(given.telemetry)] if rank == 0 and given.telemetry else []
-    return [sys.executable, "-P", "-m", "jobs", given.name, str(given.config), *own, *telemetry]
+    return [sys.executable, "-P", "-m", "mspipeline.jobs", given.name, str(given.config), *own, *telemetry]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mspipeline
-from jobs.resources import patches_or, slices_or, threads_for
 from mspipeline.backends.base import Execution
 from mspipeline.config import PredictJob
 from mspipeline.datasets.bids import PREDICTED, Case, find_cases
@@ -16,6 +15,7 @@ from mspipeline.files import write_json
 from mspipeline.inference.postprocess import LesionMap, lesion_mask
 from mspipeline.inference.trained import TrainedCascade, TrainedRun, load_any
 from mspipeline.inference.windows import predict_on_scan
+from mspipeline.jobs.resources import patches_or, slices_or, threads_for
 from mspipeline.patches.candidates import candidates
 from mspipeline.preprocess import patches3d
 from mspipeline.preprocess.recipe import apply_files

@@ -1,4 +1,4 @@
-"""Scans to shards: `python -m jobs prepare FILE`, on one process or, under an MPI launcher, on several ranks.
+"""Scans to shards: `python -m mspipeline.jobs prepare FILE`, on one process or, under an MPI launcher, several.
 
 One shard per case, the manifest last. What is on disk already and fits (same recipe, same source files) is kept, so a
 prepare that was stopped continues where it was, and one that was finished does nothing. Rank 0 decides what is to be
@@ -14,7 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from jobs.prepare_case import (
+from mspipeline.config import PrepareJob
+from mspipeline.datasets.bids import Found, find_cases
+from mspipeline.datasets.split import make_split
+from mspipeline.errors import DatasetError, Interrupted, Preempted
+from mspipeline.files import sha256_data
+from mspipeline.jobs.prepare_case import (
     AnyRecipe,
     Hash,
     Look,
@@ -26,13 +31,8 @@ from jobs.prepare_case import (
     make,
     used_files,
 )
-from jobs.prepare_times import CaseTime, rank_times, write_times
-from jobs.shards_folder import check_output, check_strays, previous_manifest, remove_partials
-from mspipeline.config import PrepareJob
-from mspipeline.datasets.bids import Found, find_cases
-from mspipeline.datasets.split import make_split
-from mspipeline.errors import DatasetError, Interrupted, Preempted
-from mspipeline.files import sha256_data
+from mspipeline.jobs.prepare_times import CaseTime, rank_times, write_times
+from mspipeline.jobs.shards_folder import check_output, check_strays, previous_manifest, remove_partials
 from mspipeline.preprocess.recipe import load_recipe
 from mspipeline.shards.launchers import launch_of
 from mspipeline.shards.lock import hold_folder
@@ -51,7 +51,7 @@ def prepare_team(environ: Mapping[str, str]) -> Iterator[Team | None]:
     if launch and launch.size > 1:
         form = f"%(levelname)s rank {launch.rank} %(name)s: %(message)s"
         logging.basicConfig(level=logging.WARNING, format=form, force=True)
-        logging.getLogger("jobs.prepare_times").setLevel(logging.INFO)
+        logging.getLogger("mspipeline.jobs.prepare_times").setLevel(logging.INFO)
     with open_team(environ) as team:
         yield team
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jobs.shards_folder import TIMES
 from mspipeline.files import write_json
+from mspipeline.jobs.shards_folder import TIMES
 from mspipeline.shards.deal import skew
 from mspipeline.shards.ranks import Member
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
-from jobs.supervise import start_words
 from mspipeline.backends.process_group import ALONE, PeersLost, ProcessGroup, free_port
 from mspipeline.console import say_error
 from mspipeline.errors import ConfigError
+from mspipeline.jobs.supervise import start_words
 
 PORTS = range(15_000, 30_000)
 """Below those that systems hand out by themselves; a job's follows from its number."""

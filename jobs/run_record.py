@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.resources import threads_for
 from mspipeline.backends.certification.certificate import covering, network_of, side_of, versions_of
 from mspipeline.backends.registry import availability
 from mspipeline.config import TrainJob
+from mspipeline.jobs.resources import threads_for
 from mspipeline.models.catalogue import build
 from mspipeline.network.cost import cost
 from mspipeline.network.graph import Graph

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from jobs.resources import threads_for
 from mspipeline.backends.base import Execution
 from mspipeline.backends.registry import create
 from mspipeline.config import CascadeTraining, TrainJob, parse
 from mspipeline.errors import BackendError, RunFolderError
 from mspipeline.inference.mining import read_scores, write_scores
 from mspipeline.inference.voxelwise import VoxelNetwork
+from mspipeline.jobs.resources import threads_for
 from mspipeline.network.graph import Graph
 from mspipeline.patches.augment import augmentation
 from mspipeline.patches.sampling import PatchSelection, first_stage, hard_negatives, held_out

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.certification import Command, Report, Request, certify, job_command
 from mspipeline.backends.certification.certificate import (
     NotCertified,
     Outcome,
@@ -18,11 +17,12 @@ from mspipeline.backends.certification.certificate import (
 )
 from mspipeline.backends.registry import adapter, availability
 from mspipeline.config import TrainJob
+from mspipeline.jobs.certification import Command, Report, Request, certify, job_command
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph
 from mspipeline.preprocess.recipe import load_recipe
 from mspipeline.shards.manifest import load_manifest
-from slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.campaigns.campaign import Campaign
 
 UNCERTIFIED = "or compare them all the same with --uncertified, and the report says so"
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from jobs.resources import slices_or, threads_for
-from jobs.run_record import certified, new_record, now, record_refusal
 from mspipeline.backends.base import Adam, Backend, Execution
 from mspipeline.backends.process_group import ALONE, PeersLost, ProcessGroup
 from mspipeline.backends.registry import BACKENDS, adapter, availability, create
 from mspipeline.config import TrainJob
 from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError
+from mspipeline.jobs.resources import slices_or, threads_for
+from mspipeline.jobs.run_record import certified, new_record, now, record_refusal
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import initial_weights
@@ -167,7 +167,7 @@ def _train_one(attempt: _Attempt) -> bool:
 
 def _train_stages(attempt: _Attempt) -> bool:
     """The stages of a cascade on patches; True where all of them are trained."""
-    from jobs.stages import CascadeRun, train_stages  # loads numba, which takes a while
+    from mspipeline.jobs.stages import CascadeRun, train_stages  # loads numba, which takes a while
 
     return train_stages(
         CascadeRun(

@@ -82,7 +82,7 @@ class TrainingSettings(Strict):
 
 
 class TrainJob(Strict):
-    """One training: `python -m jobs train FILE`.
+    """One training: `python -m mspipeline.jobs train FILE`.
 
     shards: folder made by `mspipeline prepare`. run_folder: where this run writes.
     threads: of the framework; 0 takes every core this process may use. memory: PyEDDL's level, without effect on the
@@ -113,7 +113,7 @@ Inference = Literal["auto", "dense", "patches"]
 
 
 class EvaluateJob(Strict):
-    """One evaluation of a run on the cases of some subsets: `python -m jobs evaluate FILE`.
+    """One evaluation of a run on the cases of some subsets: `python -m mspipeline.jobs evaluate FILE`.
 
     subsets: of `train`, `validation`, `test`; empty means those of validation and test that have cases.
     batch_size: unset is 8 slices, or 1,024 patches. inference, memory_budget_mb: as in PredictJob.
@@ -130,7 +130,7 @@ class EvaluateJob(Strict):
 
 
 class PredictJob(Strict):
-    """Lesion maps for a folder of scans, written as a BIDS derivative: `python -m jobs predict FILE`.
+    """Lesion maps for a folder of scans, written as a BIDS derivative: `python -m mspipeline.jobs predict FILE`.
 
     batch_size: unset is 8 slices, or 1,024 patches.
     inference: of a cascade, patch by patch, by dense tiles, which give the same probabilities, or what is faster at
@@ -158,7 +158,7 @@ class SplitSettings(Strict):
 
 
 class PrepareJob(Strict):
-    """Scans to shards: `python -m jobs prepare FILE`. recipe: a built-in name or a TOML file.
+    """Scans to shards: `python -m mspipeline.jobs prepare FILE`. recipe: a built-in name or a TOML file.
 
     resample_to: modality onto whose grid the other files of a case are put; the recipe's own where unset.
     change_mask: take a mask of lesions that changed between two studies for a lesion mask (raw open-MS data).
@@ -174,14 +174,14 @@ class PrepareJob(Strict):
 
 
 class CollectJob(Strict):
-    """Run folders to Parquet tables: `python -m jobs collect FILE`."""
+    """Run folders to Parquet tables: `python -m mspipeline.jobs collect FILE`."""
 
     runs: Path
     output: Path
 
 
 class CertifyJob(Strict):
-    """What one backend makes of a network, for a certificate: `python -m jobs certify FILE`.
+    """What one backend makes of a network, for a certificate: `python -m mspipeline.jobs certify FILE`.
 
     image_shape: spatial axes, channels last. batch_size: 0 chooses one. evidence: the file to write.
     """

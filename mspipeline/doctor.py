@@ -13,11 +13,11 @@ import psutil
 
 from mspipeline.backends.registry import BACKENDS, availability
 from mspipeline.errors import SuiteError
+from mspipeline.slurm.checks.finding import Finding
+from mspipeline.slurm.checks.probe import probe_site
+from mspipeline.slurm.checks.site_check import site_findings
+from mspipeline.slurm.site import load_site
 from mspipeline.telemetry.gpu import open_gpus
-from slurm.checks.finding import Finding
-from slurm.checks.probe import probe_site
-from slurm.checks.site_check import site_findings
-from slurm.site import load_site
 
 FREE_DISK_GB = 5.0
 

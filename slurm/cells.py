@@ -10,12 +10,15 @@ from typing import Any, Literal
 from mspipeline.config import EvaluateJob, Scalar, TrainJob, parse
 from mspipeline.errors import ConfigError
 from mspipeline.models import catalogue
-from slurm.sweep import Combination, Sweep, check, combinations_of
+from mspipeline.slurm.sweep import Combination, Sweep, check, combinations_of
 
 
 @dataclass(frozen=True)
 class Step:
-    """One part of a cell's work. name: unique in the cell. job: of `python -m jobs`. processes: that share the work."""
+    """One part of a cell's work.
+
+    name: unique in the cell. job: of `python -m mspipeline.jobs`. processes: that share the work.
+    """
 
     name: str
     job: Literal["train", "evaluate"]

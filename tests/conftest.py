@@ -40,8 +40,8 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_shards(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`small_dataset` prepared at its own grid: 2 cases to train on, 1 each for validation and test. Read only."""
-    from jobs.prepare import prepare
     from mspipeline.config import PrepareJob
+    from mspipeline.jobs.prepare import prepare
 
     folder = tmp_path_factory.mktemp("prepared") / "shards"
     prepare(PrepareJob(dataset=small_dataset, output=folder), recipe_overrides={"size": (32, 32, 16)})
@@ -68,8 +68,8 @@ def train_job(small_shards: Path, tmp_path: Path) -> TrainJob:
 @pytest.fixture(scope="session")
 def trained_run(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
     """A short training on `small_shards`, finished. Read only: it is shared by the whole test run."""
-    from jobs.train import train
     from mspipeline.console import TrainingProgress
+    from mspipeline.jobs.train import train
     from mspipeline.telemetry.events import EventWriter
     from mspipeline.telemetry.schema import Identity
 

@@ -212,9 +212,9 @@ def test_shards_that_a_run_was_not_trained_on_are_refused(finished: Path, scans:
 
 
 def test_a_campaign_whose_shards_are_others_by_now_is_not_resumed(scans: Path, tmp_path: Path) -> None:
-    from slurm.campaigns.campaign import Campaign
-    from slurm.site import load_site
-    from slurm.sweep import Matrix, Sweep
+    from mspipeline.slurm.campaigns.campaign import Campaign
+    from mspipeline.slurm.site import load_site
+    from mspipeline.slurm.sweep import Matrix, Sweep
 
     assert prepare(scans, tmp_path / "shards").code == 0
     sweep = Sweep(name="tiny", matrix=Matrix(model=("unet2d",)))
@@ -406,7 +406,7 @@ def test_a_job_that_the_system_kills_is_told_in_one_line(small_shards: Path, tmp
         wait_for(lambda: training.done() or bool(list((tmp_path / "runs").glob("*/telemetry/train-0/events.arrows"))))
         config = next((tmp_path / "runs").glob("*/jobs/train.json"))
         for process in psutil.process_iter(["cmdline"]):
-            if (process.info["cmdline"] or [])[3:6] == ["jobs", "train", str(config)]:
+            if (process.info["cmdline"] or [])[3:6] == ["mspipeline.jobs", "train", str(config)]:
                 process.kill()
         ended = training.result()
     assert ended.code == 128 + 9

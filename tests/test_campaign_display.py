@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from mspipeline.display.campaigns import campaign_eta_s, print_states, screen, summary, word_of
-from slurm.campaigns.progress import CellState
+from mspipeline.slurm.campaigns.progress import CellState
 
 
 def cell(name: str, state: Any = "pending", message: str = "", **values: Any) -> CellState:

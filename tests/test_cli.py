@@ -116,7 +116,7 @@ class CtrlC:
 
 sys.meta_path.insert(0, CtrlC())
 if program == "jobs":
-    runpy.run_module("jobs", run_name="__main__", alter_sys=True)
+    runpy.run_module("mspipeline.jobs", run_name="__main__", alter_sys=True)
 from mspipeline.cli import main
 main()
 """
@@ -125,9 +125,15 @@ main()
 @pytest.mark.parametrize(
     ("program", "module"),
     [
-        *(("mspipeline", module) for module in ("mspipeline.commands", "typer", "typer.main", "jobs.prepare", "numpy")),
+        *(
+            ("mspipeline", module)
+            for module in ("mspipeline.commands", "typer", "typer.main", "mspipeline.jobs.prepare", "numpy")
+        ),
         *(("mspipeline", module) for module in ("pydantic", "rich.console", "nibabel", "h5py", "mspipeline.volume")),
-        *(("jobs", module) for module in ("jobs.launch", "numpy", "pyarrow", "rich.console", "jobs.prepare")),
+        *(
+            ("jobs", module)
+            for module in ("mspipeline.jobs.launch", "numpy", "pyarrow", "rich.console", "mspipeline.jobs.prepare")
+        ),
     ],
 )
 def test_ctrl_c_while_a_command_starts_is_one_line(tmp_path: Path, program: str, module: str) -> None:
@@ -232,9 +238,9 @@ def test_an_undefined_dice_is_shown_as_a_dash(tmp_path: Path) -> None:
 
 
 def test_status_and_doctor_print_json_alone(small_shards: Path, tmp_path: Path) -> None:
-    from slurm.campaigns.campaign import Campaign
-    from slurm.site import load_site
-    from slurm.sweep import Matrix, Sweep
+    from mspipeline.slurm.campaigns.campaign import Campaign
+    from mspipeline.slurm.site import load_site
+    from mspipeline.slurm.sweep import Matrix, Sweep
 
     sweep = Sweep(name="tiny", matrix=Matrix(model=("unet2d",), seed=(0, 1)))
     Campaign.create(tmp_path / "campaign", sweep, small_shards, load_site("local"))

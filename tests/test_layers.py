@@ -21,16 +21,16 @@ FLOORS = {
         "mspipeline.patches",
         "mspipeline.provenance",
     ],
-    4: ["mspipeline.backends", "mspipeline.shards", "mspipeline.collect", "slurm"],
+    4: ["mspipeline.backends", "mspipeline.shards", "mspipeline.collect", "mspipeline.slurm"],
     5: ["mspipeline.training", "mspipeline.inference", "mspipeline.report"],
     6: [
-        "jobs",
+        "mspipeline.jobs",
         "mspipeline.cli",
         "mspipeline.commands",
         "mspipeline.console",
         "mspipeline.display",
         "mspipeline.doctor",
-        "benchmarks",
+        "mspipeline.benchmarks",
     ],
 }
 SIDEWAYS = {
@@ -42,15 +42,15 @@ SIDEWAYS = {
     ("mspipeline.inference", "mspipeline.training"),
     ("mspipeline.cli", "mspipeline.commands"),
     ("mspipeline.cli", "mspipeline.console"),
-    ("mspipeline.commands", "jobs"),
+    ("mspipeline.commands", "mspipeline.jobs"),
     ("mspipeline.commands", "mspipeline.console"),
     ("mspipeline.commands", "mspipeline.display"),
     ("mspipeline.commands", "mspipeline.doctor"),
     ("mspipeline.display", "mspipeline.console"),
     ("mspipeline.display", "mspipeline.doctor"),
-    ("jobs", "mspipeline.console"),
-    ("benchmarks", "jobs"),
-    ("benchmarks", "mspipeline.console"),
+    ("mspipeline.jobs", "mspipeline.console"),
+    ("mspipeline.benchmarks", "mspipeline.jobs"),
+    ("mspipeline.benchmarks", "mspipeline.console"),
 }
 FRAMEWORKS = {"tensorflow", "keras", "torch", "jax", "pyeddl", "onnxruntime"}
 MODULES = sorted(path for room in ("mspipeline", "jobs", "slurm", "benchmarks") for path in (ROOT / room).rglob("*.py"))
@@ -73,13 +73,15 @@ def imports(path: Path) -> Iterator[str]:
             assert node.level == 0, f"{path}: relative import"
             module = str(node.module)
             yield from (
-                f"{module}.{alias.name}" if module in ("mspipeline", "slurm") else module for alias in node.names
+                f"{module}.{alias.name}" if module in ("mspipeline", "mspipeline.slurm") else module
+                for alias in node.names
             )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_downwards(path: Path) -> None:
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    module = ".".join(parts if parts[0] == "mspipeline" else ("mspipeline", *parts)).removesuffix(".__init__")
     if module == "mspipeline":
         assert not list(imports(path)) or list(imports(path)) == ["__future__"]
         return

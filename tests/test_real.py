@@ -8,12 +8,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from jobs.evaluate import evaluate
-from jobs.predict import predict
-from jobs.prepare import prepare
-from jobs.train import train
 from mspipeline.config import EvaluateJob, ModelSettings, PredictJob, PrepareJob, TrainingSettings, TrainJob
 from mspipeline.console import TrainingProgress
+from mspipeline.jobs.evaluate import evaluate
+from mspipeline.jobs.predict import predict
+from mspipeline.jobs.prepare import prepare
+from mspipeline.jobs.train import train
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import Identity
 

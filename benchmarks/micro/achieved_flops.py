@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.micro.result import Result, main
 from mspipeline.backends.base import Execution
 from mspipeline.backends.certification.trial import make_trial
 from mspipeline.backends.registry import BACKENDS, adapter, availability, create
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import Scalar
 from mspipeline.models.catalogue import build
 from mspipeline.network.cost import cost
@@ -142,8 +142,8 @@ def _measure_one(position: int, workload: Workload, name: str) -> Achieved:
     if nodes := adapter(name).unsupported(workload.graph):
         return Achieved(workload, name, problem=f"cannot: {nodes[0]}")
     before = matrix_product_peak()
-    line = [sys.executable, "-m", "benchmarks.micro.achieved_flops", "--child", str(position), name]
-    child = subprocess.run(line, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    line = [sys.executable, "-m", "mspipeline.benchmarks.micro.achieved_flops", "--child", str(position), name]
+    child = subprocess.run(line, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2], check=False)
     peak = statistics.mean((before, matrix_product_peak()))
     if child.returncode:
         return Achieved(workload, name, problem=child.stderr.strip().splitlines()[-1])

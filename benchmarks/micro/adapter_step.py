@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.micro import by_hand
-from benchmarks.micro.result import Result, main
 from mspipeline.backends.base import Adam, Execution, Loss
 from mspipeline.backends.keras.backend import load_keras
 from mspipeline.backends.registry import availability, create
+from mspipeline.benchmarks.micro import by_hand
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.models.catalogue import build
 
 ENGINES = ("tensorflow", "torch", "jax")
@@ -80,7 +80,9 @@ def _seconds(step: Step) -> float:
 
 def _in_a_child(engine: str, what: str) -> object:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.micro.adapter_step", engine, what], stdout=subprocess.PIPE, check=True
+        [sys.executable, "-m", "mspipeline.benchmarks.micro.adapter_step", engine, what],
+        stdout=subprocess.PIPE,
+        check=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
 

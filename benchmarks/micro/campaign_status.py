@@ -17,19 +17,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.micro.result import Result, main
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import TrainingSettings
 from mspipeline.files import write_json
 from mspipeline.runs import RunPaths, write_rows
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.campaigns.follow import Follower
+from mspipeline.slurm.cells import Cell
+from mspipeline.slurm.inside.attempt import AttemptRecord, record_path
+from mspipeline.slurm.lock import hold
+from mspipeline.slurm.site import load_site
+from mspipeline.slurm.submission.submit import Submission, submission_path
+from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.telemetry.schema import CASES, EPOCHS
-from slurm.campaigns.campaign import Campaign
-from slurm.campaigns.follow import Follower
-from slurm.cells import Cell
-from slurm.inside.attempt import AttemptRecord, record_path
-from slurm.lock import hold
-from slurm.site import load_site
-from slurm.submission.submit import Submission, submission_path
-from slurm.sweep import Matrix, Sweep
 
 SEEDS = 1250
 MODELS = ("unet2d", "double_unet")

@@ -14,19 +14,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.micro.private_slurm import SITE, private_slurm
-from benchmarks.micro.result import Result, main
-from jobs.prepare import prepare
 from mspipeline.backends.registry import availability
+from mspipeline.benchmarks.micro.private_slurm import SITE, private_slurm
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import PrepareJob, TrainingSettings
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.files import write_json
+from mspipeline.jobs.prepare import prepare
 from mspipeline.runs import RunPaths, read_rows
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.cells import Cell
+from mspipeline.slurm.submission.arrays import config_path
+from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.telemetry.schema import EPOCHS
-from slurm.campaigns.campaign import Campaign
-from slurm.cells import Cell
-from slurm.submission.arrays import config_path
-from slurm.sweep import Matrix, Sweep
 
 REPEATS = 3
 BOUND = 0.5
@@ -83,7 +83,7 @@ def _bare(cluster: object, cell: Cell) -> tuple[float, float]:
     lines = []
     for job, settings in (("train", cell.train), ("evaluate", cell.evaluate)):
         write_json(config_path(cell, job), settings.model_dump(mode="json"))
-        lines.append(shlex.join([sys.executable, "-P", "-m", "jobs", job, str(config_path(cell, job))]))
+        lines.append(shlex.join([sys.executable, "-P", "-m", "mspipeline.jobs", job, str(config_path(cell, job))]))
     log = cell.train.run_folder / "out"
     run = cluster.run  # type: ignore[attr-defined]
     began = time.time()

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.micro.result import Result, main
 from mspipeline.backends.base import Execution
 from mspipeline.backends.registry import create
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.datasets.bids import find_cases
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.inference.cascade import predict_patches
@@ -41,7 +41,7 @@ WHOLE_BRAIN, NEVER_SLOWER = 4.0, 0.95
 
 def real_case(recipe: PatchRecipe, room: Path) -> tuple[str, PatchCase]:
     """A case with all modalities: of the real ones, or a phantom made in `room`."""
-    shared = Path(__file__).parents[2].parent / "shared" / "data"
+    shared = Path(__file__).resolve().parents[2].parent / "shared" / "data"
     dataset = Path(os.environ.get("MSPIPELINE_DATA", shared)) / "ms"
     if not dataset.is_dir():
         dataset = room / "phantom"

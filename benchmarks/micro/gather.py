@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.micro.result import Result, main
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.patches.gather import gather
 
 GRID = (182, 218, 182)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from benchmarks.micro.result import Result, main
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.models.catalogue import MODELS, build
 from mspipeline.network.cost import cost
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from benchmarks.micro.result import Result, main
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.metrics import challenge, components, surface
 from mspipeline.metrics.case import score_case
 

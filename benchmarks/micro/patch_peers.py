@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.micro.result import Result, main
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.patches.gather import gather
 
 GRID = (182, 218, 182)

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.micro.result import Result, main
-from jobs.prepare import prepare
 from mspipeline.backends.base import Adam, Execution, Loss
 from mspipeline.backends.keras.tensorflow import TensorFlowBackend
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import PrepareJob, SplitSettings
 from mspipeline.datasets.phantom import make_phantom
+from mspipeline.jobs.prepare import prepare
 from mspipeline.models.catalogue import build
 from mspipeline.network.weights import initial_weights
 from mspipeline.patches.augment import augmentation

@@ -19,10 +19,10 @@ from typing import Any
 import pyarrow.compute as pc
 import pytest
 
-from benchmarks.micro.result import Result, main
-from jobs.prepare import prepare
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import PrepareJob
 from mspipeline.datasets.phantom import make_phantom
+from mspipeline.jobs.prepare import prepare
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.telemetry.schema import EPOCHS, EVENTS
 from mspipeline.telemetry.shard import read_stream
@@ -35,7 +35,7 @@ STEP_S = 1.0
 
 def measure() -> list[Result]:
     """One training, interrupted once in every way; nothing where SLURM is not installed, which is said."""
-    sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "slurm"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "slurm"))
     interrupted, cluster_of_tests = import_module("interrupted"), import_module("cluster")
     if missing := cluster_of_tests.missing_packages():
         print(f"no SLURM here; apt-get install -y --no-install-recommends {' '.join(missing)}", file=sys.stderr)

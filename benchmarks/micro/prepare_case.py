@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.micro.result import Result, main
-from jobs.prepare import prepare
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import PrepareJob
 from mspipeline.datasets.bids import find_cases
 from mspipeline.datasets.phantom import make_phantom
+from mspipeline.jobs.prepare import prepare
 from mspipeline.preprocess.prepared import BLOCK_SLICES, PreparedCase
 from mspipeline.preprocess.recipe import apply_files, load_slices_recipe
 from mspipeline.preprocess.spatial import resample, to_slices

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.micro.result import Result, main
-from jobs.prepare_case import Made, Make, make, used_files
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.datasets.bids import find_cases
 from mspipeline.datasets.phantom import make_phantom
+from mspipeline.jobs.prepare_case import Made, Make, make, used_files
 from mspipeline.preprocess.recipe import load_recipe
 from mspipeline.shards.deal import simulate, skew
 from mspipeline.shards.manifest import load_manifest

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slurm.site import Partition, Site
+from mspipeline.slurm.site import Partition, Site
 
-TESTS = Path(__file__).parents[2] / "tests" / "slurm"
+TESTS = Path(__file__).resolve().parents[2] / "tests" / "slurm"
 SITE = Site(
     name="private",
     executor="slurm",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.micro.result import Result, main
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import SplitSettings
 from mspipeline.datasets.split import make_split
 from mspipeline.preprocess.recipe import Recipe, apply

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import submitit
 
-from benchmarks.micro.private_slurm import SITE, private_slurm
-from benchmarks.micro.result import Result, main
+from mspipeline.benchmarks.micro.private_slurm import SITE, private_slurm
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import TrainingSettings
 from mspipeline.files import write_json
-from slurm.campaigns.campaign import Campaign
-from slurm.inside.attempt import run_commands
-from slurm.sweep import Matrix, Sweep
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.inside.attempt import run_commands
+from mspipeline.slurm.sweep import Matrix, Sweep
 
 CELLS = 1000
 PEERS = 50

@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.micro.result import Result, main
-from jobs.prepare import prepare
 from mspipeline.backends.base import Adam, Execution, Loss
 from mspipeline.backends.keras.backend import load_keras
 from mspipeline.backends.keras.layers import realise
 from mspipeline.backends.keras.tensorflow import TensorFlowBackend
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import PrepareJob, SplitSettings, TrainingSettings
 from mspipeline.datasets.phantom import make_phantom
+from mspipeline.jobs.prepare import prepare
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import initial_weights

@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from benchmarks.micro import reader_memory
-from benchmarks.micro.result import Result, main
-from jobs.train import train
+from mspipeline.benchmarks.micro import reader_memory
+from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 from mspipeline.console import TrainingProgress
+from mspipeline.jobs.train import train
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import Identity
 

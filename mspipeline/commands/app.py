@@ -81,8 +81,8 @@ def _options(
 
 def run_job(name: str, job: Any) -> None:
     """Keep a job's configuration in its run folder and run it under the supervisor."""
-    from jobs.launch import run_supervised
     from mspipeline.files import write_json
+    from mspipeline.jobs.launch import run_supervised
     from mspipeline.runs import RunPaths
 
     config = RunPaths(job.run_folder).job_config(name)

@@ -45,11 +45,11 @@ def sweep(
     from mspipeline.config import PrepareJob, parse_assignments
     from mspipeline.display.plan import print_plan
     from mspipeline.preprocess.recipe import load_recipe
-    from slurm.campaigns.campaign import Campaign
-    from slurm.campaigns.plan import plan, write_scripts
-    from slurm.checks.site_check import check_site
-    from slurm.site import load_site
-    from slurm.sweep import load_sweep
+    from mspipeline.slurm.campaigns.campaign import Campaign
+    from mspipeline.slurm.campaigns.plan import plan, write_scripts
+    from mspipeline.slurm.checks.site_check import check_site
+    from mspipeline.slurm.site import load_site
+    from mspipeline.slurm.sweep import load_sweep
 
     loaded = load_sweep(file)
     for backend in loaded.matrix.backend:
@@ -110,8 +110,8 @@ def resume(
     uncertified: Uncertified = False,
 ) -> None:
     """Run what a sweep has not done yet. Cells that are done are not run again, those that run still are followed."""
-    from slurm.campaigns.campaign import Campaign
-    from slurm.campaigns.logs import find_cell
+    from mspipeline.slurm.campaigns.campaign import Campaign
+    from mspipeline.slurm.campaigns.logs import find_cell
 
     opened = Campaign.open(campaign)
     only = [find_cell(opened.cells, word, campaign).id for word in cells or ()]
@@ -123,7 +123,7 @@ def cancel(campaign: Annotated[Path, typer.Argument(help="Campaign folder.")]) -
     """Stop a sweep, the state of its cells saved."""
     from mspipeline.console import stderr
     from mspipeline.display.campaigns import summary
-    from slurm.campaigns.campaign import Campaign
+    from mspipeline.slurm.campaigns.campaign import Campaign
 
     stderr.print(f"{campaign}: {summary(Campaign.open(campaign).cancel())}")
 
@@ -137,10 +137,10 @@ def _follow(
     only: Sequence[str] = (),
 ) -> None:
     """Run a campaign to its end with a live table: scans, certificates, cells, tables, each where it is lacking."""
-    from jobs.sweep_certificates import certify_campaign
     from mspipeline.console import CaseProgress, stderr
     from mspipeline.display import LiveStates
-    from slurm.campaigns.follow import CellsFailed
+    from mspipeline.jobs.sweep_certificates import certify_campaign
+    from mspipeline.slurm.campaigns.follow import CellsFailed
 
     here = campaign.record.site.executor == "local"
     if here and campaign.to_prepare:
@@ -172,8 +172,8 @@ def _follow(
 
 def _prepare_here(campaign: Any) -> Any:
     """Prepare a campaign's scans on this machine; the campaign, which knows its shards by then."""
-    from jobs.prepare import prepare
     from mspipeline.console import CaseProgress
+    from mspipeline.jobs.prepare import prepare
 
     with CaseProgress("prepare", enabled=sys.stderr.isatty()) as report:
         prepare(campaign.record.prepare, report=report)
@@ -182,10 +182,10 @@ def _prepare_here(campaign: Any) -> Any:
 
 def _collect_here(campaign: Any) -> None:
     """Make a campaign's tables on this machine."""
-    from jobs.collect import collect_job
     from mspipeline.config import CollectJob
     from mspipeline.console import stderr
-    from slurm.campaigns.gaps import write_gaps
+    from mspipeline.jobs.collect import collect_job
+    from mspipeline.slurm.campaigns.gaps import write_gaps
 
     write_gaps(campaign)
     collected = collect_job(CollectJob(runs=campaign.folder, output=campaign.folder / "tables"))

@@ -47,11 +47,11 @@ def certify(
     as_json: Json = False,
 ) -> None:
     """Prove that backends compute the same network. Activations, loss, gradients and one step are compared."""
-    from jobs.certification import Request, judge
-    from jobs.certification import certify as certify_backends
     from mspipeline.config import ModelSettings, parse_assignments
     from mspipeline.console import CaseProgress
     from mspipeline.display import print_certification
+    from mspipeline.jobs.certification import Request, judge
+    from mspipeline.jobs.certification import certify as certify_backends
 
     if shape is not None and not all(size.isdecimal() and int(size) for size in shape.split("x")):
         raise UsageError(f"--shape {shape}: expected sizes such as 256x256x1 (height, width, channels)")
@@ -112,10 +112,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a run's network as an ONNX file. Tensors are channels first, the batch axis is open."""
-    from jobs.resources import threads_for
     from mspipeline.console import stdout
     from mspipeline.display import print_json
     from mspipeline.inference.onnx_runs import export_run
+    from mspipeline.jobs.resources import threads_for
 
     if checkpoint not in ("best", "last"):
         raise UsageError(f"--checkpoint is best or last; received: {checkpoint}")
@@ -152,11 +152,11 @@ def import_onnx(
     as_json: Json = False,
 ) -> None:
     """Make a run of an ONNX file. `mspipeline predict` and `evaluate` use it as any other."""
-    from jobs.resources import threads_for
     from mspipeline.config import parse, parse_assignments
     from mspipeline.console import stdout
     from mspipeline.display import print_json
     from mspipeline.inference.onnx_runs import import_run
+    from mspipeline.jobs.resources import threads_for
     from mspipeline.preprocess.recipe import Recipe, load_slices_recipe
     from mspipeline.provenance import provenance
     from mspipeline.shards.manifest import load_manifest

@@ -18,9 +18,9 @@ def collect(
     as_json: Json = False,
 ) -> None:
     """Merge run folders into Parquet tables. They are runs, epochs, cases, samples."""
-    from jobs.collect import collect_job
     from mspipeline.config import CollectJob
     from mspipeline.display import print_tables
+    from mspipeline.jobs.collect import collect_job
 
     collected = collect_job(CollectJob(runs=runs, output=output))
     print_tables(collected.tables, output, as_json=as_json)

@@ -52,9 +52,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a network. Run again to continue a training that was stopped; --set gives the model's arguments."""
-    from jobs.train import graph_of
     from mspipeline.config import TrainingSettings, TrainJob, parse, parse_assignments, read_config
     from mspipeline.display import print_run
+    from mspipeline.jobs.train import graph_of
     from mspipeline.runs import run_id
     from mspipeline.shards.manifest import load_manifest
 

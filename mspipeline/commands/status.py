@@ -33,7 +33,7 @@ def status(
     from mspipeline.config import nearest
     from mspipeline.display import print_states
     from mspipeline.display.campaigns import STATE_STYLE
-    from slurm.campaigns.campaign import Campaign
+    from mspipeline.slurm.campaigns.campaign import Campaign
 
     for word in state or ():
         if word not in STATE_STYLE:
@@ -78,8 +78,8 @@ def logs(
 ) -> None:
     """Print what a cell's programs wrote, every attempt of it; which attempt and which file is said on stderr."""
     from mspipeline.console import stderr
-    from slurm.campaigns.campaign import Campaign
-    from slurm.campaigns.logs import LogReader, find_cell
+    from mspipeline.slurm.campaigns.campaign import Campaign
+    from mspipeline.slurm.campaigns.logs import LogReader, find_cell
 
     if follow and attempt is not None:
         raise UsageError("--follow and --attempt exclude each other; following shows what the latest attempt writes")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mspipeline.console import stderr, stdout
 from mspipeline.display.table import print_json, table
-from slurm.campaigns.plan import Plan
+from mspipeline.slurm.campaigns.plan import Plan
 
 UNKNOWN = "-"
 

@@ -62,6 +62,8 @@ class BlockReader(EpochReader[PatchBatch]):
     batch. Raises ShardError where the entries' patches differ in shape.
     """
 
+    what = "patches"
+
     def __init__(
         self,
         shards: Path,
@@ -78,12 +80,6 @@ class BlockReader(EpochReader[PatchBatch]):
         super().__init__(
             shards, entries, batch_size=batch_size, seed=seed, shuffle=shuffle, prefetch_batches=prefetch_batches
         )
-        for entry in entries:
-            if entry.image_shape != entries[0].image_shape:
-                raise ShardError(
-                    f"{shards}: patches of {entry.case} are {entry.image_shape}, those of {entries[0].case} "
-                    f"{entries[0].image_shape}; prepare all cases by one recipe into a new folder"
-                )
         self._entries = tuple(entries)
         self._units = tuple(unit for unit in units if unit.count)
         self._patches = sum(unit.count for unit in self._units)

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 from mspipeline.errors import ShardError
-from mspipeline.shards.manifest import ShardEntry
+from mspipeline.shards.manifest import CaseEntry, PatchEntry
 from mspipeline.shards.prefetch import Prefetch
 
 BatchType = TypeVar("BatchType")
@@ -20,13 +20,16 @@ class EpochReader(ABC, Generic[BatchType]):
 
     shards: folder of the manifest. entries: of the subset to read; none gives epochs without steps.
     shuffle: False keeps the order of entries, and that within them. prefetch_batches: read ahead of the consumer, at
-    least 1.
+    least 1. Raises ShardError where the cases' images differ in shape.
     """
+
+    what: ClassVar[str] = "images"
+    """What a batch is of, for messages."""
 
     def __init__(
         self,
         shards: Path,
-        entries: Sequence[ShardEntry],
+        entries: Sequence[CaseEntry] | Sequence[PatchEntry],
         *,
         batch_size: int,
         seed: int,
@@ -35,6 +38,12 @@ class EpochReader(ABC, Generic[BatchType]):
     ) -> None:
         if batch_size < 1 or prefetch_batches < 1 or seed < 0:
             raise ValueError(f"batch_size {batch_size}, prefetch_batches {prefetch_batches}, seed {seed}")
+        for entry in entries:
+            if entry.image_shape != entries[0].image_shape:
+                raise ShardError(
+                    f"{shards}: {self.what} of {entry.case} are {entry.image_shape}, those of {entries[0].case} "
+                    f"{entries[0].image_shape}; prepare all cases by one recipe into a new folder"
+                )
         self.case_ids = [entry.case for entry in entries]
         self._shards = shards
         self._batch_size = batch_size

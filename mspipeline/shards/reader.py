@@ -101,12 +101,6 @@ class ShardReader(EpochReader[Batch]):
         super().__init__(
             shards, entries, batch_size=batch_size, seed=seed, shuffle=shuffle, prefetch_batches=prefetch_batches
         )
-        for entry in entries:
-            if entry.image_shape != entries[0].image_shape:
-                raise ShardError(
-                    f"{shards}: images of {entry.case} are {entry.image_shape}, those of {entries[0].case} "
-                    f"{entries[0].image_shape}; prepare all cases by one recipe into a new folder"
-                )
         self._entries = tuple(entries)
         self._starts = np.cumsum([0, *(entry.slices for entry in entries)])
 

@@ -37,18 +37,18 @@ from mspipeline.errors import (
     UsageError,
 )
 from mspipeline.files import read_json, write_bytes, write_json
-from slurm.campaigns.follow import CellsFailed, Follower, Observer
-from slurm.campaigns.look import Look
-from slurm.campaigns.progress import CellState
-from slurm.campaigns.record import HASHES, CampaignRecord, manifest_hashes, manifest_path, same_or_refuse
-from slurm.cells import Cell, cells
-from slurm.inside.attempt import read_attempt, utc_now
-from slurm.lock import held, hold
-from slurm.site import Site
-from slurm.submission import around, submit
-from slurm.submission.arrays import chains
-from slurm.submission.dispatch import Commands, Dispatch
-from slurm.sweep import Sweep
+from mspipeline.slurm.campaigns.follow import CellsFailed, Follower, Observer
+from mspipeline.slurm.campaigns.look import Look
+from mspipeline.slurm.campaigns.progress import CellState
+from mspipeline.slurm.campaigns.record import HASHES, CampaignRecord, manifest_hashes, manifest_path, same_or_refuse
+from mspipeline.slurm.cells import Cell, cells
+from mspipeline.slurm.inside.attempt import read_attempt, utc_now
+from mspipeline.slurm.lock import held, hold
+from mspipeline.slurm.site import Site
+from mspipeline.slurm.submission import around, submit
+from mspipeline.slurm.submission.arrays import chains
+from mspipeline.slurm.submission.dispatch import Commands, Dispatch
+from mspipeline.slurm.sweep import Sweep
 
 GRACE_S = 120.0
 AGAIN = ("pending", "interrupted", "absent")

@@ -29,11 +29,11 @@ from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError, DataError, Interrupted, Preempted, RunFolderError, StorageError, TableError
 from mspipeline.files import read_json, write_json
 from mspipeline.runs import RunPaths
+from mspipeline.slurm.inside.attempt import AttemptRecord, newest_state, tries_failed
+from mspipeline.slurm.submission import queue
+from mspipeline.slurm.submission.submit import Submission
 from mspipeline.telemetry.schema import SAMPLES_STREAM
 from mspipeline.telemetry.shard import read_stream
-from slurm.inside.attempt import AttemptRecord, newest_state, tries_failed
-from slurm.submission import queue
-from slurm.submission.submit import Submission
 
 STOP_SIGNALS = (1, 2, 10, 12, 15)  # HUP INT USR1 USR2 TERM: somebody asked, nothing went wrong
 INTERRUPTED_CODES = (Preempted.exit_code, Interrupted.exit_code, *(128 + number for number in STOP_SIGNALS))

@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from mspipeline.errors import BackendError, Interrupted, Preempted, RunFolderError, SuiteError
-from slurm.campaigns.ending import Allowance, Ending, ending_of, read_ending, write_ending
-from slurm.campaigns.look import Look
-from slurm.campaigns.progress import CellState, last_lines
-from slurm.cells import Cell
-from slurm.inside.attempt import forgive, read_attempt
-from slurm.site import Site
-from slurm.submission import queue, submit
+from mspipeline.slurm.campaigns.ending import Allowance, Ending, ending_of, read_ending, write_ending
+from mspipeline.slurm.campaigns.look import Look
+from mspipeline.slurm.campaigns.progress import CellState, last_lines
+from mspipeline.slurm.cells import Cell
+from mspipeline.slurm.inside.attempt import forgive, read_attempt
+from mspipeline.slurm.site import Site
+from mspipeline.slurm.submission import queue, submit
 
 Observer = Callable[[list[CellState]], None]
 ASK_AGAIN_S = 1.0

@@ -1,4 +1,4 @@
-"""Cells that never began, as rows of the tables: `python -m slurm.campaigns.gaps CAMPAIGN`, before `collect`.
+"""Cells that never began, as rows of the tables: `python -m mspipeline.slurm.campaigns.gaps CAMPAIGN`.
 
 A cell that died before its training could write `run.json` would be missing from every table without a word. For each
 such cell that is failed or interrupted, CAMPAIGN/gaps/<id>/run.json says what it was to be and why there is no more.
@@ -18,12 +18,12 @@ from mspipeline.models.catalogue import build, entry
 from mspipeline.network.cost import cost
 from mspipeline.preprocess.recipe import load_recipe
 from mspipeline.runs import RunPaths, RunRecord, config_hash, run_id, write_record
-from slurm.campaigns.campaign import Campaign
-from slurm.campaigns.plan import image_shape_of
-from slurm.campaigns.progress import CellState
-from slurm.campaigns.record import HASHES, manifest_path
-from slurm.cells import Cell
-from slurm.inside.attempt import utc_now
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.campaigns.plan import image_shape_of
+from mspipeline.slurm.campaigns.progress import CellState
+from mspipeline.slurm.campaigns.record import HASHES, manifest_path
+from mspipeline.slurm.cells import Cell
+from mspipeline.slurm.inside.attempt import utc_now
 
 
 @dataclass(frozen=True)

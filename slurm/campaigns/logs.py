@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mspipeline.errors import UsageError
-from slurm.cells import Cell
-from slurm.inside.attempt import AttemptRecord, read_attempts
-from slurm.submission.submit import begun, read_submission
+from mspipeline.slurm.cells import Cell
+from mspipeline.slurm.inside.attempt import AttemptRecord, read_attempts
+from mspipeline.slurm.submission.submit import begun, read_submission
 
 SUBMITIT = "submitit "
 """How the lines begin that submitit puts between those of a cell's own programs."""

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from mspipeline.errors import RunFolderError, StorageError
 from mspipeline.files import write_bytes
-from slurm.campaigns.progress import CellFiles, CellState, liveness, read_files, state_of, unreadable
-from slurm.cells import Cell
-from slurm.lock import hold
+from mspipeline.slurm.campaigns.progress import CellFiles, CellState, liveness, read_files, state_of, unreadable
+from mspipeline.slurm.cells import Cell
+from mspipeline.slurm.lock import hold
 
 SCHEMA_VERSION = 1
 FIELDS = tuple(each.name for each in fields(CellState))

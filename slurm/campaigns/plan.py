@@ -22,13 +22,13 @@ from mspipeline.models.catalogue import build, entry
 from mspipeline.network.cost import FLOAT32_BYTES, Cost, cost
 from mspipeline.preprocess.patches3d import PatchRecipe
 from mspipeline.preprocess.recipe import Recipe, load_recipe
-from slurm.campaigns.campaign import Campaign
-from slurm.campaigns.record import manifest_path
-from slurm.cells import Cell
-from slurm.site import Partition
-from slurm.submission import around
-from slurm.submission.arrays import Array, chains, job_commands
-from slurm.submission.shape import Shape, batch_script
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.campaigns.record import manifest_path
+from mspipeline.slurm.cells import Cell
+from mspipeline.slurm.site import Partition
+from mspipeline.slurm.submission import around
+from mspipeline.slurm.submission.arrays import Array, chains, job_commands
+from mspipeline.slurm.submission.shape import Shape, batch_script
 
 CERTIFICATE_BYTES = 64 * 1024
 SHOWN = 3

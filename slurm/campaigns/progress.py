@@ -11,12 +11,12 @@ from typing import Any, Literal
 from mspipeline.errors import BackendError, DataError, RunFolderError, StorageError
 from mspipeline.files import read_json
 from mspipeline.runs import RunPaths, read_rows
+from mspipeline.slurm.campaigns.ending import INTERRUPTED_CODES, Ending, read_ending
+from mspipeline.slurm.cells import Cell
+from mspipeline.slurm.inside.attempt import AttemptRecord, read_attempt
+from mspipeline.slurm.submission.queue import QUEUE
+from mspipeline.slurm.submission.submit import Submission, begun, queued, read_submission, running
 from mspipeline.telemetry.schema import EPOCHS
-from slurm.campaigns.ending import INTERRUPTED_CODES, Ending, read_ending
-from slurm.cells import Cell
-from slurm.inside.attempt import AttemptRecord, read_attempt
-from slurm.submission.queue import QUEUE
-from slurm.submission.submit import Submission, begun, queued, read_submission, running
 
 State = Literal["pending", "running", "done", "interrupted", "failed", "absent"]
 """absent: its backend is not installed where it ran, or cannot realise its network; a gap in the comparison."""

@@ -8,8 +8,8 @@ from typing import Any
 from mspipeline.config import PrepareJob, Strict
 from mspipeline.errors import ConfigError, DataError, ShardError
 from mspipeline.files import read_json
-from slurm.site import Site
-from slurm.sweep import Sweep
+from mspipeline.slurm.site import Site
+from mspipeline.slurm.sweep import Sweep
 
 HASHES = ("dataset_hash", "recipe_hash", "split_hash")
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from mspipeline import __version__
 from mspipeline.errors import ConfigError
-from slurm.checks.finding import Finding
-from slurm.checks.image import BACKEND, VERSION, ImageFacts, ImageNotHere, check_image, digest_of, look_into
-from slurm.inside.container import expand, parse_bind
-from slurm.site import Site
+from mspipeline.slurm.checks.finding import Finding
+from mspipeline.slurm.checks.image import BACKEND, VERSION, ImageFacts, ImageNotHere, check_image, digest_of, look_into
+from mspipeline.slurm.inside.container import expand, parse_bind
+from mspipeline.slurm.site import Site
 
 ON_NODES = "`mspipeline doctor --site FILE --probe` looks on the nodes"
 MODULE_S = 60.0

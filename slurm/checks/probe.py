@@ -1,6 +1,6 @@
 """A ten-second job on each partition of a site, which looks at what a cell would find there (slurm.checks.probe_job).
 
-    mspipeline doctor --probe -> srun -> bash: clock, modules -> python -m slurm.checks.probe_job
+    mspipeline doctor --probe -> srun -> bash: clock, modules -> python -m mspipeline.slurm.checks.probe_job
 
 srun and not sbatch: what the node says comes back over SLURM's own line, even where the node does not see the folder.
 """
@@ -22,9 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from slurm.checks.finding import Finding
-from slurm.checks.probe_job import LINE, MARK, Probe
-from slurm.site import Site
+from mspipeline.slurm.checks.finding import Finding
+from mspipeline.slurm.checks.probe_job import LINE, MARK, Probe
+from mspipeline.slurm.site import Site
 
 WAIT_S = 60
 """So long a probe waits for a free place on its partition."""
@@ -154,7 +154,7 @@ def _listen(command: list[str], environment: Mapping[str, str], patience_s: floa
 def _script(site: Site, name: str, shared: Path) -> str:
     """What the node's shell does: says its name and its time, loads the modules, then starts Python."""
     probe = Probe(site=site, partition=name, folder=str(shared)).model_dump_json()
-    python = shlex.join([sys.executable, "-P", "-m", "slurm.checks.probe_job", probe])
+    python = shlex.join([sys.executable, "-P", "-m", "mspipeline.slurm.checks.probe_job", probe])
     lines = [
         'echo "host ${SLURMD_NODENAME:-$(hostname)}"',
         'for i in 1 2 3; do echo "clock $(date +%s.%N)"; sleep 0.1; done',

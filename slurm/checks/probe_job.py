@@ -1,6 +1,6 @@
 """What a probe runs on a node: looks at what a cell would need there and prints a line of JSON for each thing.
 
-python -P -m slurm.checks.probe_job '{"site": {...}, "partition": "cpu", "folder": "/shared/probe"}'
+python -P -m mspipeline.slurm.checks.probe_job '{"site": {...}, "partition": "cpu", "folder": "/shared/probe"}'
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 from mspipeline import __version__
 from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError
+from mspipeline.slurm.checks.finding import Finding
+from mspipeline.slurm.inside.container import argv, expand, parse_bind
+from mspipeline.slurm.inside.node import Surroundings, container_of
+from mspipeline.slurm.site import Site
 from mspipeline.telemetry.gpu import open_gpus
-from slurm.checks.finding import Finding
-from slurm.inside.container import argv, expand, parse_bind
-from slurm.inside.node import Surroundings, container_of
-from slurm.site import Site
 
 LINE = "finding "
 IMAGE_S = 60.0

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mspipeline.config import nearest
 from mspipeline.errors import ConfigError
-from slurm.checks.cluster_facts import ClusterFacts, PartitionFacts, ask_cluster, gres, gres_words
-from slurm.checks.finding import Finding
-from slurm.checks.host_check import ON_NODES, host_findings, image_findings
-from slurm.site import Partition, Site
+from mspipeline.slurm.checks.cluster_facts import ClusterFacts, PartitionFacts, ask_cluster, gres, gres_words
+from mspipeline.slurm.checks.finding import Finding
+from mspipeline.slurm.checks.host_check import ON_NODES, host_findings, image_findings
+from mspipeline.slurm.site import Partition, Site
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 

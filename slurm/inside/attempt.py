@@ -23,7 +23,7 @@ import submitit
 from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError, DataError, Interrupted, Preempted, RunFolderError, StorageError, SuiteError
 from mspipeline.files import read_json, write_json
-from slurm.lock import hold
+from mspipeline.slurm.lock import hold
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 LOCK_WAIT_S = 1.0

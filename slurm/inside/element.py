@@ -19,8 +19,8 @@ import submitit
 
 from mspipeline.config import Strict
 from mspipeline.errors import Preempted
-from slurm.inside.attempt import SIGNALS, read_attempt
-from slurm.inside.node import requeue_if_running, run_inside, run_on_node
+from mspipeline.slurm.inside.attempt import SIGNALS, read_attempt
+from mspipeline.slurm.inside.node import requeue_if_running, run_inside, run_on_node
 
 _PAUSE_S = 0.1
 FAILED = 1

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from mspipeline.config import Strict
 from mspipeline.errors import ConfigError, Preempted
-from slurm.checks.image import digest_of, look_into
-from slurm.inside.attempt import run_commands
-from slurm.inside.container import Bind, Container, argv, expand, parse_bind, passed
+from mspipeline.slurm.checks.image import digest_of, look_into
+from mspipeline.slurm.inside.attempt import run_commands
+from mspipeline.slurm.inside.container import Bind, Container, argv, expand, parse_bind, passed
 
 DIGEST = "MSPIPELINE_IMAGE_DIGEST"
 """What jobs.launch reads for the provenance of a run."""
@@ -87,13 +87,15 @@ def run_inside(
 def _line(container: Container, command: Sequence[str]) -> list[str]:
     """The command line as it runs in a job, where Podman needs help with signals."""
     line = argv(container, command)
-    return [sys.executable, "-P", "-m", "slurm.inside.podman", *line] if container.runtime == "podman" else line
+    return (
+        [sys.executable, "-P", "-m", "mspipeline.slurm.inside.podman", *line] if container.runtime == "podman" else line
+    )
 
 
 def _enter(given: Surroundings, cell_folder: str, command: Sequence[str]) -> list[str]:
     """The command line of one rank outside of the image: `main`, which has that rank's variables."""
     document = given.model_dump_json(exclude={"launchers"})
-    return [sys.executable, "-P", "-m", "slurm.inside.node", document, cell_folder, *command]
+    return [sys.executable, "-P", "-m", "mspipeline.slurm.inside.node", document, cell_folder, *command]
 
 
 def container_of(given: Surroundings, cell_folder: str, environ: Mapping[str, str]) -> Container:
@@ -136,7 +138,7 @@ def requeue_if_running(environ: Mapping[str, str]) -> None:
 
 
 def main() -> None:
-    """Become a command inside its image: `python -P -m slurm.inside.node SURROUNDINGS CELL COMMAND...`."""
+    """Become a command inside its image: `python -P -m mspipeline.slurm.inside.node SURROUNDINGS CELL COMMAND...`."""
     surroundings, cell_folder, *command = sys.argv[1:]
     line = _line(container_of(Surroundings.model_validate_json(surroundings), cell_folder, os.environ), command)
     os.execvp(line[0], line)

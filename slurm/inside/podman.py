@@ -1,4 +1,4 @@
-"""A `podman run` that hears what SLURM says: `python -P -m slurm.inside.podman podman run ...`.
+"""A `podman run` that hears what SLURM says: `python -P -m mspipeline.slurm.inside.podman podman run ...`.
 
 SLURM sends CONT and TERM to every process of a job at once. `podman run` passes each signal on through a helper,
 `runc kill`, which the same TERM ends; from then on it passes nothing on and dies itself, and its container, which is
@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from slurm.inside.attempt import SIGNALS
+from mspipeline.slurm.inside.attempt import SIGNALS
 
 TRIES = 20
 """Questions to podman are asked again: the signal that ends the container may end the question too."""

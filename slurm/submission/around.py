@@ -13,14 +13,14 @@ from typing import Literal
 
 from mspipeline.config import CollectJob, PrepareJob, Strict
 from mspipeline.files import write_json
-from slurm.campaigns.ending import INTERRUPTED_CODES
-from slurm.campaigns.progress import last_lines
-from slurm.inside.attempt import read_attempt
-from slurm.inside.node import Surroundings
-from slurm.site import Site
-from slurm.submission import queue, submit
-from slurm.submission.shape import Shape
-from slurm.submission.submit import Order, Submission, read_submission
+from mspipeline.slurm.campaigns.ending import INTERRUPTED_CODES
+from mspipeline.slurm.campaigns.progress import last_lines
+from mspipeline.slurm.inside.attempt import read_attempt
+from mspipeline.slurm.inside.node import Surroundings
+from mspipeline.slurm.site import Site
+from mspipeline.slurm.submission import queue, submit
+from mspipeline.slurm.submission.shape import Shape
+from mspipeline.slurm.submission.submit import Order, Submission, read_submission
 
 State = Literal["pending", "running", "done", "interrupted", "failed"]
 
@@ -68,15 +68,15 @@ def collect_shape(jobs: Sequence[str] = ()) -> Shape:
 def prepare_order(folder: Path, job: PrepareJob, site: Site, ranks: int, python: str) -> Order:
     """The preparation, under MPI where it has several ranks."""
     config = _config(folder, "prepare", job)
-    command = [python, "-P", "-m", "jobs", "prepare", str(config)]
+    command = [python, "-P", "-m", "mspipeline.jobs", "prepare", str(config)]
     return Order("prepare", [command], folder / "prepare", launchers=[site.mpi_command(ranks) if ranks > 1 else []])
 
 
 def collect_order(folder: Path, python: str) -> Order:
     """The tables of all cells, those that never began among them."""
     config = _config(folder, "collect", CollectJob(runs=folder, output=folder / "tables"))
-    gaps = [python, "-P", "-m", "slurm.campaigns.gaps", str(folder)]
-    return Order("collect", [gaps, [python, "-P", "-m", "jobs", "collect", str(config)]], folder / "collect")
+    gaps = [python, "-P", "-m", "mspipeline.slurm.campaigns.gaps", str(folder)]
+    return Order("collect", [gaps, [python, "-P", "-m", "mspipeline.jobs", "collect", str(config)]], folder / "collect")
 
 
 def hand_over(site: Site, folder: Path, order: Order, surroundings: Surroundings, shape: Shape) -> Submission:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slurm.cells import Cell, Step
-from slurm.site import Partition, Site
-from slurm.submission.shape import Shape
+from mspipeline.slurm.cells import Cell, Step
+from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.submission.shape import Shape
 
 MAX_ELEMENTS = 1000
 """Elements of one array: SLURM's MaxArraySize is 1001 unless the site has raised it."""
@@ -69,7 +69,7 @@ def job_commands(cell: Cell, python: str = sys.executable) -> list[list[str]]:
     python: the interpreter; `python` in an image. -P: a folder called `jobs` where the user stands must not hide the
     package.
     """
-    start = [python, "-P", "-m", "jobs", "supervise"]
+    start = [python, "-P", "-m", "mspipeline.jobs", "supervise"]
     return [[*start, step.job, str(config_path(cell, step.name))] for step in cell.steps]
 
 

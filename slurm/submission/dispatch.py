@@ -12,13 +12,13 @@ from pathlib import Path
 
 from mspipeline.config import PrepareJob
 from mspipeline.files import write_json
-from slurm.cells import Cell
-from slurm.checks.image import digest_of
-from slurm.inside.node import Surroundings
-from slurm.site import Site
-from slurm.submission import around, submit
-from slurm.submission.arrays import Array, chains, config_path, job_commands, launcher
-from slurm.sweep import Sweep
+from mspipeline.slurm.cells import Cell
+from mspipeline.slurm.checks.image import digest_of
+from mspipeline.slurm.inside.node import Surroundings
+from mspipeline.slurm.site import Site
+from mspipeline.slurm.submission import around, submit
+from mspipeline.slurm.submission.arrays import Array, chains, config_path, job_commands, launcher
+from mspipeline.slurm.sweep import Sweep
 
 Commands = Callable[[Cell], list[list[str]]]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import submitit
 
-from slurm.site import Partition, Site
+from mspipeline.slurm.site import Partition, Site
 
 LOCAL_TIME_MIN = 366 * 24 * 60
 

@@ -32,15 +32,15 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError, StorageError
 from mspipeline.files import read_json, write_json
-from slurm import processes
-from slurm.checks.cluster_facts import minutes
-from slurm.inside.attempt import AttemptRecord, read_attempt, run_commands, utc_now
-from slurm.inside.element import Work, run_element
-from slurm.inside.node import Surroundings
-from slurm.lock import held
-from slurm.site import Site
-from slurm.submission import queue
-from slurm.submission.shape import PLAIN, Shape, parameters, python_words
+from mspipeline.slurm import processes
+from mspipeline.slurm.checks.cluster_facts import minutes
+from mspipeline.slurm.inside.attempt import AttemptRecord, read_attempt, run_commands, utc_now
+from mspipeline.slurm.inside.element import Work, run_element
+from mspipeline.slurm.inside.node import Surroundings
+from mspipeline.slurm.lock import held
+from mspipeline.slurm.site import Site
+from mspipeline.slurm.submission import queue
+from mspipeline.slurm.submission.shape import PLAIN, Shape, parameters, python_words
 
 
 class Submission(Strict):

@@ -1,7 +1,7 @@
 """Backends that are wrong in one node: a real adapter is given the graph with that node's operation changed.
 
 wrong_backend.py evidence BACKEND FOLDER        evidence of `GRAPH` in FOLDER/<fault>.npz, one for each of FAULTS
-wrong_backend.py job CONFIG NODE KEY=VALUE      as `python -m jobs certify CONFIG`, with one argument of NODE changed
+wrong_backend.py job CONFIG NODE KEY=VALUE      as the job `certify` of CONFIG, with one argument of NODE changed
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
             made = wrong(adapter(backend), node, changes)()
             write_evidence(Path(folder) / f"{fault}.npz", gather(made, small_trial(), Execution(device="cpu"), {}))
         return
-    from jobs import certify
+    from mspipeline.jobs import certify
 
     config, node, change = rest
     key, _, value = change.partition("=")

@@ -1,4 +1,4 @@
-"""benchmarks.micro.reader_memory: sees memory that grows with the cases, and none in the reader."""
+"""mspipeline.benchmarks.micro.reader_memory: sees memory that grows with the cases, and none in the reader."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.micro.reader_memory import measure, peak_rss_bytes, read_epochs
+from mspipeline.benchmarks.micro.reader_memory import measure, peak_rss_bytes, read_epochs
 from mspipeline.shards.manifest import load_manifest
 from mspipeline.shards.reader import read_case
 

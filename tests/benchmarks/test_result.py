@@ -1,4 +1,4 @@
-"""benchmarks.micro.result: what a micro benchmark prints."""
+"""mspipeline.benchmarks.micro.result: what a micro benchmark prints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from benchmarks.micro.result import Result, main
+from mspipeline.benchmarks.micro.result import Result, main
 
 
 def test_a_ratio_at_its_bound_is_ok_and_one_below_or_unknown_is_not() -> None:

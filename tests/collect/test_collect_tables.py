@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.collect import collect_job
 from mspipeline.collect.tables import collect, find_runs
 from mspipeline.config import CollectJob
 from mspipeline.errors import StorageError, TableError
 from mspipeline.files import write_json
+from mspipeline.jobs.collect import collect_job
 from mspipeline.runs import RunPaths, RunRecord, TelemetryPaths, write_record, write_rows
 from mspipeline.telemetry.schema import CASES, EPOCHS, EVENTS, LESIONS, RUNS, SAMPLES, SAMPLES_STREAM
 from mspipeline.telemetry.shard import StreamWriter

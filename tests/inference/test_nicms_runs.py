@@ -12,7 +12,6 @@ import pytest
 from command_line import run as run_command
 from nicms_file import Layers, forward, random_layers, write_nicms_file
 
-from jobs.predict import Prediction, predict
 from mspipeline.backends.base import Execution
 from mspipeline.config import PredictJob
 from mspipeline.datasets.phantom import make_phantom
@@ -21,6 +20,7 @@ from mspipeline.files import sha256_file
 from mspipeline.inference.cascade import predict_cascade
 from mspipeline.inference.nicms_runs import import_nicms
 from mspipeline.inference.trained import load_cascade, load_trained
+from mspipeline.jobs.predict import Prediction, predict
 from mspipeline.patches.candidates import candidates
 from mspipeline.preprocess.patches3d import apply_files
 from mspipeline.runs import RunPaths, read_record, write_record

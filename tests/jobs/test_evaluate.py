@@ -12,11 +12,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from jobs.evaluate import evaluate
-from jobs.predict import predict
-from jobs.prepare import prepare
 from mspipeline.config import EvaluateJob, PredictJob, PrepareJob, SplitSettings, TrainJob
 from mspipeline.errors import Interrupted, RunFolderError, ShardError, SuiteError, UsageError
+from mspipeline.jobs.evaluate import evaluate
+from mspipeline.jobs.predict import predict
+from mspipeline.jobs.prepare import prepare
 from mspipeline.runs import RunPaths, read_record, read_rows, write_record
 from mspipeline.shards.manifest import Manifest, load_manifest
 from mspipeline.telemetry.events import EventWriter

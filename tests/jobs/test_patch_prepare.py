@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from command_line import run
 
-from jobs.prepare import prepare
 from mspipeline.config import PrepareJob, SplitSettings
 from mspipeline.errors import DatasetError, ShardError
+from mspipeline.jobs.prepare import prepare
 from mspipeline.patches.sampling import first_stage
 from mspipeline.shards.manifest import Manifest, load_manifest, verify_shards
 from mspipeline.shards.patch_reader import PatchReader, StoredPatchReader, read_patch_case, read_voxels

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.train import train
+from mspipeline.jobs.train import train
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import EPOCHS, Identity

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pytest
 from command_line import small_disk
 
-from jobs.prepare import prepare
 from mspipeline.config import PrepareJob, SplitSettings
 from mspipeline.errors import DatasetError, ShardError, StorageError, SuiteError, UsageError, VolumeError
 from mspipeline.files import sha256_file
+from mspipeline.jobs.prepare import prepare
 from mspipeline.shards.manifest import Manifest, load_manifest, verify_shards
 
 Array = npt.NDArray[Any]
@@ -299,7 +299,7 @@ def test_a_full_disk_stops_with_the_whole_shards_left(dataset: Path, full_disk: 
 CHILD = """
 import sys
 from pathlib import Path
-from jobs.prepare import prepare
+from mspipeline.jobs.prepare import prepare
 from mspipeline.config import PrepareJob
 from mspipeline.errors import SuiteError
 job = PrepareJob(dataset=Path(sys.argv[1]), output=Path(sys.argv[2]))

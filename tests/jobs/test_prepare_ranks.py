@@ -61,7 +61,7 @@ def test_any_number_of_ranks_writes_the_bytes_of_one(
     )
     busy = [rank["seconds"] for rank in times["ranks"]]
     assert times["skew"] == pytest.approx(max(busy) / (sum(busy) / ranks))
-    assert f"INFO rank 0 jobs.prepare_times: 4 cases on {ranks} ranks" in ended.stderr
+    assert f"INFO rank 0 mspipeline.jobs.prepare_times: 4 cases on {ranks} ranks" in ended.stderr
     assert prepare(2, small_dataset, tmp_path / "shards").code == 0
     assert json.loads((tmp_path / "shards/prepare.json").read_text()) == times
 
@@ -73,7 +73,7 @@ def test_the_job_of_a_container_shares_its_cases_too(
     (tmp_path / "small.toml").write_text(recipe.read_text().replace("size = [256, 256, 256]", "size = [32, 32, 16]"))
     config = tmp_path / "prepare.toml"
     config.write_text(f'dataset = "{small_dataset}"\noutput = "shards"\nrecipe = "small.toml"\n')
-    ended = mpirun(2, sys.executable, "-m", "jobs", "prepare", config, cwd=tmp_path, PYTHONPATH=os.getcwd())
+    ended = mpirun(2, sys.executable, "-m", "mspipeline.jobs", "prepare", config, cwd=tmp_path, PYTHONPATH=os.getcwd())
     assert ended.code == 0, ended.stderr
     assert data_of(tmp_path / "shards") == of_one
 

@@ -14,12 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
-from jobs.processes import first_host, place
-from jobs.train import graph_of
 from mspipeline.backends.process_group import ProcessGroup
 from mspipeline.backends.registry import availability
 from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 from mspipeline.errors import BackendError, ConfigError, Preempted
+from mspipeline.jobs.processes import first_host, place
+from mspipeline.jobs.train import graph_of
 from mspipeline.runs import RunPaths, config_hash, read_record, read_rows
 from mspipeline.shards.manifest import load_manifest
 from mspipeline.telemetry.schema import EPOCHS
@@ -103,7 +103,7 @@ def start(job: TrainJob) -> subprocess.Popen[str]:
     config = RunPaths(job.run_folder).job_config("train")
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(json.dumps(job.model_dump(mode="json")))
-    command = [sys.executable, "-m", "jobs", "supervise", "train", str(config), "--progress", "off"]
+    command = [sys.executable, "-m", "mspipeline.jobs", "supervise", "train", str(config), "--progress", "off"]
     environ = {**os.environ, "PYTHONWARNINGS": "ignore"}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)
 

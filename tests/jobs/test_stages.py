@@ -9,9 +9,6 @@ import h5py
 import numpy as np
 import pytest
 
-from jobs.evaluate import evaluate
-from jobs.prepare import prepare
-from jobs.train import train
 from mspipeline.config import (
     CascadeTraining,
     EvaluateJob,
@@ -22,6 +19,9 @@ from mspipeline.config import (
     TrainJob,
 )
 from mspipeline.errors import ConfigError, Preempted, RunFolderError, ShapeError, SuiteError
+from mspipeline.jobs.evaluate import evaluate
+from mspipeline.jobs.prepare import prepare
+from mspipeline.jobs.train import train
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows
 from mspipeline.shards.manifest import load_manifest
 from mspipeline.shards.patch_reader import read_voxels

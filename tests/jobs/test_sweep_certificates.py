@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from jobs.certification import job_command
-from jobs.sweep_certificates import certify_campaign
-from jobs.train import train
 from mspipeline.backends.certification.certificate import NotCertified
 from mspipeline.backends.registry import BACKENDS, availability
 from mspipeline.config import TrainingSettings
 from mspipeline.console import TrainingProgress
 from mspipeline.errors import BackendError
+from mspipeline.jobs.certification import job_command
+from mspipeline.jobs.sweep_certificates import certify_campaign
+from mspipeline.jobs.train import train
 from mspipeline.runs import RunPaths, read_record
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.site import Partition, Site, load_site
+from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import Identity
-from slurm.campaigns.campaign import Campaign
-from slurm.site import Partition, Site, load_site
-from slurm.sweep import Matrix, Sweep
 
 WRONG = Path(__file__).parents[1] / "backends" / "wrong_backend.py"
 SEVERAL = [name for name in ("tensorflow", "pyeddl", "jax", "torch") if not availability(name).problem][:2]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.train import train
 from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 from mspipeline.errors import ConfigError, Interrupted, Preempted, RunFolderError, ShapeError, ShardError, SuiteError
+from mspipeline.jobs.train import train
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import EPOCHS, EVENTS, Identity
@@ -155,8 +155,8 @@ def test_bad_jobs_are_answered_before_anything_is_written(
 def test_images_that_the_network_cannot_take_are_answered(
     small_dataset: Path, train_job: TrainJob, tmp_path: Path
 ) -> None:
-    from jobs.prepare import prepare
     from mspipeline.config import PrepareJob
+    from mspipeline.jobs.prepare import prepare
 
     prepare(PrepareJob(dataset=small_dataset, output=tmp_path / "odd"), recipe_overrides={"size": (40, 32, 16)})
     with pytest.raises(ShapeError, match="40x32 is not a multiple of 16"):
@@ -184,7 +184,7 @@ def test_the_double_unet_trains(train_job: TrainJob) -> None:
 def start(job: TrainJob, folder: Path, *, supervised: bool) -> subprocess.Popen[str]:
     config = folder / "train.json"
     config.write_text(json.dumps(job.model_dump(mode="json")))
-    command = [sys.executable, "-m", "jobs", *(["supervise"] if supervised else []), "train", str(config)]
+    command = [sys.executable, "-m", "mspipeline.jobs", *(["supervise"] if supervised else []), "train", str(config)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
 
 

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from mspipeline.errors import SuiteError
-from slurm.campaigns.campaign import Campaign
-from slurm.cells import Cell
-from slurm.submission.arrays import config_path
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.cells import Cell
+from mspipeline.slurm.submission.arrays import config_path
 
 CELL_PROGRAM = Path(__file__).parent / "cell_program.py"
 

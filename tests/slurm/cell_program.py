@@ -1,4 +1,4 @@
-"""Stands in for `python -m jobs supervise`: it trains nothing, but writes the same files in the same order.
+"""Stands in for `python -m mspipeline.jobs supervise`: it trains nothing, but writes the same files in the same order.
 
 cell_program.py train|evaluate CONFIG [--epoch-seconds S] [--fail-seed N] [--absent-seed N] [--deaf] [--die-after E]
 [--eat-mib M]

@@ -9,9 +9,9 @@ from cluster import missing_packages, start_cluster
 from process_watch import processes_of
 
 from mspipeline.config import TrainingSettings
-from slurm.campaigns.campaign import Campaign
-from slurm.site import load_site
-from slurm.sweep import Matrix, Sweep
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.site import load_site
+from mspipeline.slurm.sweep import Matrix, Sweep
 
 CAMPAIGN_PROGRAM = Path(__file__).parent / "campaign_program.py"
 

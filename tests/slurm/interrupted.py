@@ -11,12 +11,12 @@ from mspipeline.backends.registry import availability
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import Interrupted
 from mspipeline.runs import RunPaths, read_rows
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.inside.attempt import read_attempt
+from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.submission.submit import read_submission
+from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.telemetry.schema import EPOCHS
-from slurm.campaigns.campaign import Campaign
-from slurm.inside.attempt import read_attempt
-from slurm.site import Partition, Site
-from slurm.submission.submit import read_submission
-from slurm.sweep import Matrix, Sweep
 
 CURVE = ["epoch", "subset", "steps_total", "images", "loss", "dice", "dice_slice_soft_smooth1"]
 START_S = 240.0

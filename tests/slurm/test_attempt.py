@@ -9,10 +9,13 @@ import pytest
 from process_watch import wait_for
 
 from mspipeline.errors import RunFolderError
-from slurm.inside.attempt import read_attempt, run_commands
-from slurm.lock import held, hold
+from mspipeline.slurm.inside.attempt import read_attempt, run_commands
+from mspipeline.slurm.lock import held, hold
 
-RUN = "import sys; from slurm.inside.attempt import run_commands; sys.exit(run_commands({commands!r}, {folder!r}))"
+RUN = (
+    "import sys; from mspipeline.slurm.inside.attempt import run_commands; "
+    "sys.exit(run_commands({commands!r}, {folder!r}))"
+)
 # Short sleeps: a signal that comes just before one long sleep begins would be seen only after it.
 SLEEP = "for _ in range(6000): time.sleep(0.01)"
 SLOW = f"import time; print('ready', flush=True)\n{SLEEP}"

@@ -11,13 +11,13 @@ from campaign_program import cell_commands
 from process_watch import processes_of, wait_for
 
 from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError, ShardError, UsageError
-from slurm.campaigns.campaign import Campaign
-from slurm.campaigns.follow import CellsFailed
-from slurm.inside.attempt import read_attempt
-from slurm.site import Partition, Site
-from slurm.submission.arrays import config_path, job_commands
-from slurm.submission.submit import read_submission
-from slurm.sweep import Matrix, Sweep
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.campaigns.follow import CellsFailed
+from mspipeline.slurm.inside.attempt import read_attempt
+from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.submission.arrays import config_path, job_commands
+from mspipeline.slurm.submission.submit import read_submission
+from mspipeline.slurm.sweep import Matrix, Sweep
 
 FIRST, SECOND = "unet2d-tensorflow-s0", "unet2d-tensorflow-s1"
 
@@ -344,7 +344,15 @@ def test_a_campaign_folder_that_was_moved_runs_where_it_is_now(make_campaign, tm
 def test_a_cell_trains_then_evaluates_under_the_supervisor(make_campaign):
     cell = make_campaign().cells[0]
     train, evaluate = job_commands(cell)
-    assert train == [sys.executable, "-P", "-m", "jobs", "supervise", "train", str(config_path(cell, "train"))]
+    assert train == [
+        sys.executable,
+        "-P",
+        "-m",
+        "mspipeline.jobs",
+        "supervise",
+        "train",
+        str(config_path(cell, "train")),
+    ]
     assert evaluate[-2:] == ["evaluate", str(config_path(cell, "evaluate"))]
 
 

@@ -11,13 +11,13 @@ from process_watch import processes_of, wait_for
 
 from mspipeline.config import PrepareJob, TrainingSettings
 from mspipeline.files import write_json
-from slurm.campaigns.campaign import Campaign
-from slurm.campaigns.follow import CellsFailed
-from slurm.campaigns.plan import write_scripts
-from slurm.inside.attempt import read_attempt
-from slurm.site import Partition, Site
-from slurm.submission.submit import read_submission
-from slurm.sweep import EvaluateSettings, Matrix, PrepareSettings, Sweep
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.campaigns.follow import CellsFailed
+from mspipeline.slurm.campaigns.plan import write_scripts
+from mspipeline.slurm.inside.attempt import read_attempt
+from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.submission.submit import read_submission
+from mspipeline.slurm.sweep import EvaluateSettings, Matrix, PrepareSettings, Sweep
 
 pytestmark = pytest.mark.slurm
 

@@ -3,13 +3,13 @@ import shlex
 
 import pytest
 
-import slurm.inside.container
-import slurm.inside.podman
+import mspipeline.slurm.inside.container
+import mspipeline.slurm.inside.podman
 from mspipeline.errors import ConfigError, UsageError
-from slurm.inside.container import Bind, Container, argv, expand, parse_bind, passed
+from mspipeline.slurm.inside.container import Bind, Container, argv, expand, parse_bind, passed
 
 BINDS = (Bind("/campaign", "/campaign"), Bind("/data/scans", "/scans", read_only=True))
-COMMAND = ["python", "-P", "-m", "jobs", "supervise", "train", "/campaign/cells/a b/train.json"]
+COMMAND = ["python", "-P", "-m", "mspipeline.jobs", "supervise", "train", "/campaign/cells/a b/train.json"]
 
 
 def text(runtime, **values):
@@ -18,7 +18,7 @@ def text(runtime, **values):
     return shlex.join(argv(Container(runtime, **{**defaults, **values}), COMMAND))
 
 
-END = "python -P -m jobs supervise train '/campaign/cells/a b/train.json'"
+END = "python -P -m mspipeline.jobs supervise train '/campaign/cells/a b/train.json'"
 
 
 def test_without_a_container_the_command_stays_as_it_is():
@@ -141,5 +141,5 @@ def test_an_unknown_runtime_is_answered_with_the_known_ones():
 
 
 def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(slurm.inside.container).failed == 0
-    assert doctest.testmod(slurm.inside.podman).failed == 0
+    assert doctest.testmod(mspipeline.slurm.inside.container).failed == 0
+    assert doctest.testmod(mspipeline.slurm.inside.podman).failed == 0

@@ -8,12 +8,19 @@ import pytest
 from campaign_program import cell_commands
 
 from mspipeline.runs import RunPaths
+from mspipeline.slurm.campaigns.ending import Allowance, ending_of
+from mspipeline.slurm.campaigns.follow import CellsFailed
+from mspipeline.slurm.inside.attempt import (
+    AttemptRecord,
+    forgive,
+    newest_state,
+    read_attempt,
+    run_commands,
+    tries_failed,
+)
+from mspipeline.slurm.submission.submit import Submission
 from mspipeline.telemetry.schema import SAMPLES_STREAM, Identity
 from mspipeline.telemetry.shard import StreamWriter
-from slurm.campaigns.ending import Allowance, ending_of
-from slurm.campaigns.follow import CellsFailed
-from slurm.inside.attempt import AttemptRecord, forgive, newest_state, read_attempt, run_commands, tries_failed
-from slurm.submission.submit import Submission
 
 ONE = "unet2d-tensorflow-s0"
 ALLOWED = Allowance(tries=3, mem_gb=2.0)

@@ -10,12 +10,12 @@ from campaign_program import cell_commands
 from process_watch import processes_of, wait_for
 
 from mspipeline.errors import Interrupted
-from slurm.campaigns.campaign import Campaign
-from slurm.campaigns.follow import CellsFailed
-from slurm.inside.attempt import read_attempt
-from slurm.site import Partition, Site
-from slurm.submission.queue import QUEUE, Queue
-from slurm.submission.submit import read_submission
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.campaigns.follow import CellsFailed
+from mspipeline.slurm.inside.attempt import read_attempt
+from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.submission.queue import QUEUE, Queue
+from mspipeline.slurm.submission.submit import read_submission
 
 pytestmark = pytest.mark.slurm
 
@@ -104,7 +104,7 @@ def test_a_dead_nodes_cell_goes_on_elsewhere_from_its_last_state(cluster, make_c
 @pytest.mark.long  # after the test of a dead node a restarted controller may requeue what runs: alone it holds
 def test_a_controller_that_is_down_fails_resubmits_and_loses_nothing(cluster, make_campaign, monkeypatch):
     campaign = make_campaign(site=SITE, epochs=24)
-    monkeypatch.setattr("slurm.submission.queue.QUEUE._patience_s", 2.0)
+    monkeypatch.setattr("mspipeline.slurm.submission.queue.QUEUE._patience_s", 2.0)
     others = cluster.run("squeue", "-h", "-o", "%A").split()  # a test before this one may have left a job to end
     went = []
 
@@ -131,7 +131,7 @@ def test_a_cell_that_dies_while_the_controller_is_down_is_run_again_when_it_is_b
     cluster, make_campaign, monkeypatch
 ):
     campaign = make_campaign(site=SITE, seeds=(0,), epochs=8)
-    monkeypatch.setattr("slurm.submission.queue.QUEUE._patience_s", 2.0)
+    monkeypatch.setattr("mspipeline.slurm.submission.queue.QUEUE._patience_s", 2.0)
 
     def outage():
         cluster.stop_controller()
@@ -175,7 +175,7 @@ def test_a_job_that_fails_to_launch_again_is_taken_out_and_told(cluster, make_ca
 
 
 def test_a_job_that_will_never_start_is_taken_out_and_told_with_what_to_do(cluster, make_campaign, monkeypatch):
-    monkeypatch.setattr("slurm.campaigns.follow.HOPELESS_S", 3.0)
+    monkeypatch.setattr("mspipeline.slurm.campaigns.follow.HOPELESS_S", 3.0)
     campaign = make_campaign(site=SITE, seeds=(0,))
     cluster.run("scontrol", "update", "partitionname=cpu", "maxtime=1")
     try:

@@ -13,17 +13,17 @@ from mspipeline import __version__
 from mspipeline.config import TrainingSettings
 from mspipeline.files import read_json
 from mspipeline.runs import RunPaths, read_rows
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.campaigns.follow import CellsFailed
+from mspipeline.slurm.checks.host_check import image_findings
+from mspipeline.slurm.checks.image import look_into
+from mspipeline.slurm.checks.probe import probe_site
+from mspipeline.slurm.inside.attempt import read_attempt
+from mspipeline.slurm.inside.node import Surroundings
+from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.submission.submit import Order, read_submission, submit_together
+from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.telemetry.schema import EPOCHS
-from slurm.campaigns.campaign import Campaign
-from slurm.campaigns.follow import CellsFailed
-from slurm.checks.host_check import image_findings
-from slurm.checks.image import look_into
-from slurm.checks.probe import probe_site
-from slurm.inside.attempt import read_attempt
-from slurm.inside.node import Surroundings
-from slurm.site import Partition, Site
-from slurm.submission.submit import Order, read_submission, submit_together
-from slurm.sweep import Matrix, Sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.long]
 

@@ -8,8 +8,8 @@ from interrupted import START_S, Training, cut_the_power, kill, preempt, requeue
 from process_watch import wait_for
 
 from mspipeline.runs import RunPaths
+from mspipeline.slurm.submission.submit import read_submission
 from mspipeline.training.checkpoint import read_checkpoint
-from slurm.submission.submit import read_submission
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long, pytest.mark.usefixtures("backend_needed")]
 

@@ -1,4 +1,4 @@
-"""slurm.campaigns.logs: what a cell's programs wrote, attempt after attempt; and `mspipeline logs`, which prints it."""
+"""mspipeline.slurm.campaigns.logs: what a cell's programs wrote, attempt after attempt, and `mspipeline logs`."""
 
 import json
 import subprocess
@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from mspipeline.errors import UsageError
-from slurm.campaigns.logs import LogReader, find_cell, parts
-from slurm.cells import cells
-from slurm.inside.attempt import read_attempts
-from slurm.sweep import Matrix, Sweep
+from mspipeline.slurm.campaigns.logs import LogReader, find_cell, parts
+from mspipeline.slurm.cells import cells
+from mspipeline.slurm.inside.attempt import read_attempts
+from mspipeline.slurm.sweep import Matrix, Sweep
 
 MSPIPELINE = [sys.executable, "-c", "from mspipeline.cli import main; main()"]
 

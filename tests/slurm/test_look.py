@@ -1,4 +1,4 @@
-"""slurm.campaigns.look: what is read again, and what is not."""
+"""mspipeline.slurm.campaigns.look: what is read again, and what is not."""
 
 import json
 import os
@@ -13,13 +13,13 @@ import pytest
 from mspipeline.config import TrainingSettings
 from mspipeline.files import write_json
 from mspipeline.runs import RunPaths, write_rows
+from mspipeline.slurm.campaigns import look as looking
+from mspipeline.slurm.campaigns.look import Look
+from mspipeline.slurm.campaigns.progress import cell_state
+from mspipeline.slurm.cells import cells
+from mspipeline.slurm.lock import hold
+from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.telemetry.schema import CASES, EPOCHS
-from slurm.campaigns import look as looking
-from slurm.campaigns.look import Look
-from slurm.campaigns.progress import cell_state
-from slurm.cells import cells
-from slurm.lock import hold
-from slurm.sweep import Matrix, Sweep
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ import threading
 import pytest
 from campaign_program import cell_commands
 
-from jobs.train import train
 from mspipeline.config import TrainJob
 from mspipeline.errors import StorageError
+from mspipeline.jobs.train import train
 from mspipeline.runs import RunPaths, read_rows
+from mspipeline.slurm.campaigns.follow import CellsFailed
+from mspipeline.slurm.inside.attempt import read_attempt
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import EPOCHS, Identity
 from mspipeline.training.checkpoint import read_checkpoint
-from slurm.campaigns.follow import CellsFailed
-from slurm.inside.attempt import read_attempt
 
 CURVE = ["epoch", "subset", "steps_total", "loss", "dice"]
 

@@ -1,8 +1,8 @@
 import pytest
 
 from mspipeline.errors import ConfigError
-from slurm.inside.container import Bind
-from slurm.inside.node import Surroundings, container_of
+from mspipeline.slurm.inside.container import Bind
+from mspipeline.slurm.inside.node import Surroundings, container_of
 
 JOB = {"USER": "ada", "TMPDIR": "/local/ada", "SLURM_PROCID": "0", "CUDA_VISIBLE_DEVICES": "1", "HOME": "/home/ada"}
 

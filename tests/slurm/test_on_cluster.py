@@ -10,12 +10,12 @@ from campaign_program import cell_commands
 from process_watch import processes_of, wait_for
 
 from mspipeline.errors import ConfigError, Interrupted, Preempted
-from slurm.campaigns.campaign import Campaign
-from slurm.campaigns.follow import CellsFailed
-from slurm.inside.attempt import read_attempt
-from slurm.site import Partition, Site
-from slurm.submission.queue import QUEUE, Queue
-from slurm.submission.submit import Order, read_submission, submit, submit_together
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.campaigns.follow import CellsFailed
+from mspipeline.slurm.inside.attempt import read_attempt
+from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.submission.queue import QUEUE, Queue
+from mspipeline.slurm.submission.submit import Order, read_submission, submit, submit_together
 
 pytestmark = pytest.mark.slurm
 

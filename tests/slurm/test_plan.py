@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from mspipeline.config import PrepareJob
-from slurm.campaigns.campaign import Campaign
-from slurm.campaigns.plan import plan, write_scripts
-from slurm.cells import cells
-from slurm.inside.element import _shares
-from slurm.site import Partition, Site
-from slurm.submission.arrays import chains, launcher
-from slurm.submission.shape import Shape, batch_script, parameters
-from slurm.sweep import EvaluateSettings, Matrix, Sweep
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.campaigns.plan import plan, write_scripts
+from mspipeline.slurm.cells import cells
+from mspipeline.slurm.inside.element import _shares
+from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.submission.arrays import chains, launcher
+from mspipeline.slurm.submission.shape import Shape, batch_script, parameters
+from mspipeline.slurm.sweep import EvaluateSettings, Matrix, Sweep
 
 CPU = Partition(cpus=4, mem_gb=8, time_min=30)
 GPU = Partition(device="gpu", cpus=8, mem_gb=32, time_min=120, gres="gpu:t4:2")

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from slurm.checks.probe import probe_site
-from slurm.site import Partition, Site
+from mspipeline.slurm.checks.probe import probe_site
+from mspipeline.slurm.site import Partition, Site
 
 pytestmark = pytest.mark.slurm
 

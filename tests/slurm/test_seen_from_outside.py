@@ -10,10 +10,10 @@ import pytest
 from campaign_program import cell_commands
 from process_watch import wait_for
 
-from slurm.campaigns.campaign import Campaign
-from slurm.inside.attempt import read_attempts
-from slurm.site import Partition, Site
-from slurm.submission.submit import read_submission
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.inside.attempt import read_attempts
+from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.submission.submit import read_submission
 
 FIRST, SECOND = "unet2d-tensorflow-s0", "unet2d-tensorflow-s1"
 MSPIPELINE = [sys.executable, "-c", "from mspipeline.cli import main; main()"]

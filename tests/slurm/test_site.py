@@ -3,7 +3,7 @@ import math
 import pytest
 
 from mspipeline.errors import ConfigError
-from slurm.site import BUILT_IN, Partition, Site, load_site
+from mspipeline.slurm.site import BUILT_IN, Partition, Site, load_site
 
 CLUSTER = """
 schema_version = 1

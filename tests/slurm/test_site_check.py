@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-import slurm.checks.cluster_facts
+import mspipeline.slurm.checks.cluster_facts
 from mspipeline.errors import ConfigError
-from slurm.checks.cluster_facts import ClusterFacts, Node, PartitionFacts, ask_cluster, gres, minutes
-from slurm.checks.host_check import image_findings
-from slurm.checks.site_check import check_site, scheduler_findings, site_findings
-from slurm.site import Image, Partition, Site
+from mspipeline.slurm.checks.cluster_facts import ClusterFacts, Node, PartitionFacts, ask_cluster, gres, minutes
+from mspipeline.slurm.checks.host_check import image_findings
+from mspipeline.slurm.checks.site_check import check_site, scheduler_findings, site_findings
+from mspipeline.slurm.site import Image, Partition, Site
 
 T4 = {("gpu", "t4"): 2}
 CORES = PartitionFacts(
@@ -162,7 +162,7 @@ def test_gres_as_nodes_list_them(text, expected):
 
 
 def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(slurm.checks.cluster_facts).failed == 0
+    assert doctest.testmod(mspipeline.slurm.checks.cluster_facts).failed == 0
 
 
 GOOD = Site(

@@ -7,12 +7,12 @@ from process_watch import processes_of, wait_for
 
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import ConfigError, Interrupted
-from slurm.campaigns.campaign import Campaign
-from slurm.inside.attempt import read_attempt
-from slurm.site import Partition, Site, load_site
-from slurm.submission.shape import LOCAL_TIME_MIN, parameters
-from slurm.submission.submit import read_submission, sigint_held_back, submit
-from slurm.sweep import Matrix, Sweep
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.inside.attempt import read_attempt
+from mspipeline.slurm.site import Partition, Site, load_site
+from mspipeline.slurm.submission.shape import LOCAL_TIME_MIN, parameters
+from mspipeline.slurm.submission.submit import read_submission, sigint_held_back, submit
+from mspipeline.slurm.sweep import Matrix, Sweep
 
 # Programs of SLURM's names: sbatch starts the script at once on this machine, the others do the least that is needed.
 PROGRAMS = {

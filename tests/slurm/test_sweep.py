@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from mspipeline.errors import ConfigError
-from slurm.cells import cells
-from slurm.sweep import Matrix, Sweep, Zip, load_sweep
+from mspipeline.slurm.cells import cells
+from mspipeline.slurm.sweep import Matrix, Sweep, Zip, load_sweep
 
 SUITES = Path(__file__).parents[2] / "benchmarks" / "suites"
 TEXT = """

@@ -30,7 +30,7 @@ def test_two_tasks_of_a_step_train_together(cluster, small_shards, tmp_path, mon
     config = tmp_path / "train.json"
     config.write_text(json.dumps(job.model_dump(mode="json")))
     step = ("srun", "--mpi=none", "--kill-on-bad-exit=1", "--partition=cpu", "--ntasks=2", "--mem=0")
-    cluster.run(*step, sys.executable, "-P", "-m", "jobs", "supervise", "train", str(config))
+    cluster.run(*step, sys.executable, "-P", "-m", "mspipeline.jobs", "supervise", "train", str(config))
     paths = RunPaths(job.run_folder)
     record = read_record(paths)
     assert (record.status, record.processes, record.epochs) == ("complete", 2, 2)
