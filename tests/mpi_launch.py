@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from command_line import TIMEOUT_S, Ended
+
+from tests.command_line import TIMEOUT_S, Ended
 
 MPIRUN = Path(sys.executable).with_name("mpirun")
 BOUND = {"OMP_NUM_THREADS": "1"}

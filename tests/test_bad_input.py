@@ -14,13 +14,13 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
-from command_line import Ended, files_below, run, small_disk, stopped, wait_for
 
 from mspipeline.config import TrainJob
 from mspipeline.runs import RunPaths, read_record
 from mspipeline.shards.manifest import load_manifest, verify_shards
 from mspipeline.telemetry.schema import EVENTS
 from mspipeline.telemetry.shard import read_stream
+from tests.command_line import Ended, files_below, run, small_disk, stopped, wait_for
 
 SIZE = ("--set", "size=[32,32,16]")
 TRAIN = ("train", "unet2d")

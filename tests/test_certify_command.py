@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import files_below, run
 
 from mspipeline.backends.registry import availability
+from tests.command_line import files_below, run
 
 PAIR = [name for name in ("pyeddl", "tensorflow", "torch", "jax") if not availability(name).problem][:2]
 

@@ -13,11 +13,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from command_line import PROGRAM, Ended, files_below, run
 
 from mspipeline.console import explain
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.errors import BackendError, Interrupted
+from tests.command_line import PROGRAM, Ended, files_below, run
 
 COMMANDS = (
     *("phantom", "prepare", "train", "evaluate", "predict", "sweep"),

@@ -35,8 +35,8 @@ STEP_S = 1.0
 
 def measure() -> list[Result]:
     """One training, interrupted once in every way; nothing where SLURM is not installed, which is said."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "slurm"))
-    interrupted, cluster_of_tests = import_module("interrupted"), import_module("cluster")
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    interrupted, cluster_of_tests = import_module("tests.slurm.interrupted"), import_module("tests.slurm.cluster")
     if missing := cluster_of_tests.missing_packages():
         print(f"no SLURM here; apt-get install -y --no-install-recommends {' '.join(missing)}", file=sys.stderr)
         return []

@@ -28,8 +28,8 @@ def private_slurm() -> Iterator[Any]:
         print(f"skipped: no {TESTS}; run this in a checkout", file=sys.stderr)
         yield None
         return
-    sys.path.insert(0, str(TESTS))
-    cluster = importlib.import_module("cluster")
+    sys.path.insert(0, str(TESTS.parents[1]))
+    cluster = importlib.import_module("tests.slurm.cluster")
     if missing := cluster.missing_packages():
         print(f"skipped: no SLURM here; apt-get install {' '.join(missing)}", file=sys.stderr)
         yield None

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from wrong_backend import FAULTS, small_trial
 
 from mspipeline.backends.certification.certify import (
     CEILING,
@@ -27,6 +26,7 @@ from mspipeline.backends.registry import availability
 from mspipeline.errors import DataError
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.ops import BatchNorm, Conv, Input
+from tests.backends.wrong_backend import FAULTS, small_trial
 
 PROGRAM = Path(__file__).parent / "wrong_backend.py"
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from joint_steps import COUNTS, LOSSES
 
 from mspipeline.backends.eddl.backend import EddlBackend
 from mspipeline.backends.process_group import PeersLost, ProcessGroup, addresses, free_port
 from mspipeline.backends.registry import availability
+from tests.backends.joint_steps import COUNTS, LOSSES
 
 pytestmark = pytest.mark.slow
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from contract_backend import CHOSEN
 
 from mspipeline.backends.registry import BACKENDS, adapter, availability
+from tests.contract.contract_backend import CHOSEN
 
 
 @pytest.fixture(params=BACKENDS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from reference_operations import conv, forward
 
 from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.registry import create
@@ -15,6 +14,7 @@ from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.ops import Conv, Input
 from mspipeline.network.ops.tiling import Crop, JoinPhases, SplitPhases, Subtract
 from mspipeline.network.weights import Weights
+from tests.contract.reference_operations import conv, forward
 
 EXECUTION = Execution(device="cpu", threads=2)
 NO_PADDING = ((0, 0), (0, 0), (0, 0))

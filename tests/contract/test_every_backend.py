@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from contract_backend import CHOSEN, VARIABLE
 
 from mspipeline.backends.registry import BACKENDS, availability
+from tests.contract.contract_backend import CHOSEN, VARIABLE
 
 HERE = Path(__file__).parent
 FURTHER = [] if VARIABLE in os.environ else [backend for backend in BACKENDS if backend != CHOSEN]

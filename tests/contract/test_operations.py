@@ -6,13 +6,13 @@ from functools import cache
 
 import numpy as np
 import pytest
-from reference_operations import forward
 
 from mspipeline.backends.base import Adam, Backend, Execution, Loss
 from mspipeline.backends.registry import adapter, create
 from mspipeline.network import ops
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.weights import Weights, initial_weights
+from tests.contract.reference_operations import forward
 
 NO_PADDING = {2: ((0, 0), (0, 0)), 3: ((0, 0), (0, 0), (0, 0))}
 STEP = 0.001

@@ -9,8 +9,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from command_line import run as run_command
-from nicms_file import Layers, forward, random_layers, write_nicms_file
 
 from mspipeline.backends.base import Execution
 from mspipeline.config import PredictJob
@@ -27,6 +25,8 @@ from mspipeline.runs import RunPaths, read_record, write_record
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import Identity
 from mspipeline.volume import load_mask
+from tests.command_line import run as run_command
+from tests.nicms_file import Layers, forward, random_layers, write_nicms_file
 
 SHAPE = (20, 18, 16)
 

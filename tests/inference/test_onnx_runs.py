@@ -9,13 +9,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from command_line import run
 
 from mspipeline.config import TrainJob
 from mspipeline.models.catalogue import build
 from mspipeline.network.onnx import write_onnx
 from mspipeline.network.weights import initial_weights
 from mspipeline.runs import RunPaths, read_record
+from tests.command_line import run
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -8,7 +8,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from command_line import run
 
 from mspipeline.config import PrepareJob, SplitSettings
 from mspipeline.errors import DatasetError, ShardError
@@ -16,6 +15,7 @@ from mspipeline.jobs.prepare import prepare
 from mspipeline.patches.sampling import first_stage
 from mspipeline.shards.manifest import Manifest, load_manifest, verify_shards
 from mspipeline.shards.patch_reader import PatchReader, StoredPatchReader, read_patch_case, read_voxels
+from tests.command_line import run
 
 
 def job_of(dataset: Path, output: Path, *, skip: bool = False) -> PrepareJob:

@@ -15,13 +15,13 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pytest
-from command_line import small_disk
 
 from mspipeline.config import PrepareJob, SplitSettings
 from mspipeline.errors import DatasetError, ShardError, StorageError, SuiteError, UsageError, VolumeError
 from mspipeline.files import sha256_file
 from mspipeline.jobs.prepare import prepare
 from mspipeline.shards.manifest import Manifest, load_manifest, verify_shards
+from tests.command_line import small_disk
 
 Array = npt.NDArray[Any]
 SHAPE = (16, 18, 14)

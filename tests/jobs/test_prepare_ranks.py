@@ -13,10 +13,10 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
-from command_line import PROGRAM, Ended, files_below, run, wait_for
-from mpi_launch import mpirun, of_rank, require_mpi, shared_memory, started
 
 from mspipeline.files import sha256_file
+from tests.command_line import PROGRAM, Ended, files_below, run, wait_for
+from tests.mpi_launch import mpirun, of_rank, require_mpi, shared_memory, started
 
 pytestmark = pytest.mark.mpi
 

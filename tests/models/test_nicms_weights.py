@@ -8,7 +8,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from nicms_file import Layers, forward, random_layers, write_nicms_file
 
 from mspipeline.backends.base import Execution
 from mspipeline.backends.registry import create
@@ -16,6 +15,7 @@ from mspipeline.errors import DataError, ShapeError
 from mspipeline.models.catalogue import build
 from mspipeline.models.nicms_weights import read_nicms_weights
 from mspipeline.network.graph import Graph
+from tests.nicms_file import Layers, forward, random_layers, write_nicms_file
 
 
 @pytest.fixture

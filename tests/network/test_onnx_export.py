@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx_files import channels_first, images, outputs, perturbed
-from reference_operations import forward
-from test_operations import SHAPES, gallery, random_weights
 
 from mspipeline.errors import DataError, ShapeError
 from mspipeline.models.catalogue import build
@@ -19,6 +16,9 @@ from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.onnx import OPSET, read_onnx, to_onnx, write_onnx
 from mspipeline.network.onnx.layout import onnx_nearest, own_nearest
 from mspipeline.network.weights import initial_weights
+from tests.contract.reference_operations import forward
+from tests.contract.test_operations import SHAPES, gallery, random_weights
+from tests.network.onnx_files import channels_first, images, outputs, perturbed
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx_files import outputs
 
 from mspipeline.errors import DataError
 from mspipeline.network import ops
 from mspipeline.network.onnx import Imported, read_onnx, to_onnx
+from tests.network.onnx_files import outputs
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

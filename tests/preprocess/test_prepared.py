@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from brain_block import SHAPE, recipe, scan, volume
 
 from mspipeline.preprocess.recipe import apply
+from tests.preprocess.brain_block import SHAPE, recipe, scan, volume
 
 
 @pytest.mark.parametrize(("axis", "shape"), [(0, (7, 5)), (1, (6, 5)), (2, (6, 7))])

@@ -9,10 +9,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from brain_block import RAS, SHAPE, Array, recipe, scan, volume
 
 from mspipeline.errors import ConfigError, DatasetError, VolumeError
 from mspipeline.preprocess.recipe import Recipe, apply, apply_files, load_recipe
+from tests.preprocess.brain_block import RAS, SHAPE, Array, recipe, scan, volume
 
 
 def test_the_built_in_file_lists_every_default() -> None:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from report_rows import Rows, write_campaign, write_tables
+
+from tests.report.report_rows import Rows, write_campaign, write_tables
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_rows import case_row, epoch_row, run_row, sample_row
 
 from mspipeline.errors import StorageError, TableError
 from mspipeline.report.page import CASE_ROWS, COLUMNS, RUN_ROWS, write_page
+from tests.report.report_rows import case_row, epoch_row, run_row, sample_row
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from report_rows import case_row, epoch_row, run_row
 
 from mspipeline.report import plots
 from mspipeline.report.series import POINTS
 from mspipeline.report.summary import Comparison, Tables, case_scores, load_tables, summarise
+from tests.report.report_rows import case_row, epoch_row, run_row
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from report_rows import case_row, run_row
 
 from mspipeline.errors import TableError
 from mspipeline.report.tables import load_tables
 from mspipeline.telemetry import schema
+from tests.report.report_rows import case_row, run_row
 
 
 def test_labels_come_back_as_strings_and_nan_as_null(tables_folder: Callable[..., Path]) -> None:

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from report_rows import run_row
-
 from mspipeline.report.comparison import Comparison
 from mspipeline.report.sameness import NOT_CERTIFIED
 from mspipeline.report.summary import load_tables, summarise
+from tests.report.report_rows import run_row
 
 Write = Callable[..., Path]
 BACKENDS = ("jax", "pyeddl", "tensorflow")  # in the order of their groups: A, B, C

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_rows import case_row, epoch_row, run_row, sample_row
 
 from mspipeline.report.comparison import Cell
 from mspipeline.report.summary import NOT_CERTIFIED, Comparison, case_scores, load_tables, summarise
+from tests.report.report_rows import case_row, epoch_row, run_row, sample_row
 
 Write = Callable[..., Path]
 NAN = float("nan")

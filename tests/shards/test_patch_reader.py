@@ -14,13 +14,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from patch_cases import LESIONS, SIZE, Prepared, plain_patch, prepare
 
 from mspipeline.errors import ShardError
 from mspipeline.patches.augment import augmentation
 from mspipeline.patches.sampling import PatchSelection, held_out
 from mspipeline.shards.blocks import PatchBatch
 from mspipeline.shards.patch_reader import PatchReader, StoredPatchReader, read_patch_case, read_voxels
+from tests.shards.patch_cases import LESIONS, SIZE, Prepared, plain_patch, prepare
 
 CASES = 6
 VOLUME_BYTES = 9 * 8 * 7 * 2 * 4

@@ -12,12 +12,12 @@ from typing import Literal
 import h5py
 import numpy as np
 import pytest
-from patch_cases import GRID, LESIONS, SHAPE, SOURCES, plain_patch, prepared
 
 from mspipeline.errors import ShapeError, ShardError
 from mspipeline.shards.patch_writer import PATCHES_A_CHUNK, write_patch_shard
 from mspipeline.shards.writer import read_entry
 from mspipeline.volume import ScanGrid
+from tests.shards.patch_cases import GRID, LESIONS, SHAPE, SOURCES, plain_patch, prepared
 
 
 @pytest.mark.parametrize("compression", ["none", "lzf", "gzip"])

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from mpi_launch import mpirun, require_mpi
 
 from mspipeline.errors import DataError, SuiteError
 from mspipeline.shards.launchers import Launch, launch_of
 from mspipeline.shards.ranks import Done, one_process
+from tests.mpi_launch import mpirun, require_mpi
 
 
 @pytest.mark.parametrize(

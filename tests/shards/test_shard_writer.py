@@ -11,13 +11,13 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 import pytest
-from command_line import small_disk
 
 from mspipeline.errors import ShapeError, ShardError, StorageError
 from mspipeline.preprocess.prepared import PreparedCase
 from mspipeline.preprocess.recipe import Recipe, apply
 from mspipeline.shards.writer import Source, read_entry, write_shard
 from mspipeline.volume import ScanGrid, Volume
+from tests.command_line import small_disk
 
 SHAPE = (12, 10, 20)
 GRID = ScanGrid(SHAPE, np.eye(4), 1, 2)

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from cluster_keeper import ClusterError, user, which
+
+from tests.slurm.cluster_keeper import ClusterError, user, which
 
 KEEPER = Path(__file__).with_name("cluster_keeper.py")
 PROGRAMS = {

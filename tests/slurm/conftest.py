@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from cluster import missing_packages, start_cluster
-from process_watch import processes_of
 
 from mspipeline.config import TrainingSettings
 from mspipeline.slurm.campaigns.campaign import Campaign
 from mspipeline.slurm.site import load_site
 from mspipeline.slurm.sweep import Matrix, Sweep
+from tests.slurm.cluster import missing_packages, start_cluster
+from tests.slurm.process_watch import processes_of
 
 CAMPAIGN_PROGRAM = Path(__file__).parent / "campaign_program.py"
 

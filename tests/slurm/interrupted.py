@@ -5,8 +5,6 @@ import os
 import signal
 import threading
 
-from process_watch import processes_of, wait_for
-
 from mspipeline.backends.registry import availability
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import Interrupted
@@ -17,6 +15,7 @@ from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.submission.submit import read_submission
 from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.telemetry.schema import EPOCHS
+from tests.slurm.process_watch import processes_of, wait_for
 
 CURVE = ["epoch", "subset", "steps_total", "images", "loss", "dice", "dice_slice_soft_smooth1"]
 START_S = 240.0

@@ -6,11 +6,11 @@ import sys
 from contextlib import suppress
 
 import pytest
-from process_watch import wait_for
 
 from mspipeline.errors import RunFolderError
 from mspipeline.slurm.inside.attempt import read_attempt, run_commands
 from mspipeline.slurm.lock import held, hold
+from tests.slurm.process_watch import wait_for
 
 RUN = (
     "import sys; from mspipeline.slurm.inside.attempt import run_commands; "

@@ -7,8 +7,6 @@ from contextlib import suppress
 
 import psutil
 import pytest
-from campaign_program import cell_commands
-from process_watch import processes_of, wait_for
 
 from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError, ShardError, UsageError
 from mspipeline.slurm.campaigns.campaign import Campaign
@@ -18,6 +16,8 @@ from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.submission.arrays import config_path, job_commands
 from mspipeline.slurm.submission.submit import read_submission
 from mspipeline.slurm.sweep import Matrix, Sweep
+from tests.slurm.campaign_program import cell_commands
+from tests.slurm.process_watch import processes_of, wait_for
 
 FIRST, SECOND = "unet2d-tensorflow-s0", "unet2d-tensorflow-s1"
 

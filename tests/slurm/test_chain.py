@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from campaign_program import cell_commands
-from process_watch import processes_of, wait_for
 
 from mspipeline.config import PrepareJob, TrainingSettings
 from mspipeline.files import write_json
@@ -18,6 +16,8 @@ from mspipeline.slurm.inside.attempt import read_attempt
 from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.submission.submit import read_submission
 from mspipeline.slurm.sweep import EvaluateSettings, Matrix, PrepareSettings, Sweep
+from tests.slurm.campaign_program import cell_commands
+from tests.slurm.process_watch import processes_of, wait_for
 
 pytestmark = pytest.mark.slurm
 

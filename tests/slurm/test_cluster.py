@@ -8,14 +8,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster import ClusterError
-from process_watch import processes_of, wait_for
+
+from tests.slurm.cluster import ClusterError
+from tests.slurm.process_watch import processes_of, wait_for
 
 pytestmark = pytest.mark.slurm
 
 START_AND_SAY = (
     "import sys, time\n"
-    "from cluster import start_cluster\n"
+    "from tests.slurm.cluster import start_cluster\n"
     "with start_cluster() as cluster:\n"
     "    cluster.run('sbatch', '--output=/dev/null', '--wrap', 'sleep 600')\n"
     "    print(cluster.root, cluster.keeper, flush=True)\n"
@@ -26,11 +27,8 @@ START_AND_SAY = (
 @pytest.fixture
 def second_cluster(slurm_cluster):
     """Another cluster beside the tests' own, in a process that can be killed: (process, folder, keeper)."""
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": str(here)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", START_AND_SAY], env=environment, stdout=subprocess.PIPE, text=True
-    )
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, "-c", START_AND_SAY], cwd=root, stdout=subprocess.PIPE, text=True)
     root, keeper = process.stdout.readline().split()
     yield process, Path(root), psutil.Process(int(keeper))
     process.kill()

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from campaign_program import cell_commands
 
 from mspipeline.runs import RunPaths
 from mspipeline.slurm.campaigns.ending import Allowance, ending_of
@@ -21,6 +20,7 @@ from mspipeline.slurm.inside.attempt import (
 from mspipeline.slurm.submission.submit import Submission
 from mspipeline.telemetry.schema import SAMPLES_STREAM, Identity
 from mspipeline.telemetry.shard import StreamWriter
+from tests.slurm.campaign_program import cell_commands
 
 ONE = "unet2d-tensorflow-s0"
 ALLOWED = Allowance(tries=3, mem_gb=2.0)

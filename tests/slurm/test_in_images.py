@@ -5,9 +5,6 @@ import os
 import signal
 
 import pytest
-from campaign_program import cell_commands
-from image_runtimes import BINDS, LABELS, NoRuntime, start_runtime
-from process_watch import wait_for
 
 from mspipeline import __version__
 from mspipeline.config import TrainingSettings
@@ -24,6 +21,9 @@ from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.submission.submit import Order, read_submission, submit_together
 from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.telemetry.schema import EPOCHS
+from tests.slurm.campaign_program import cell_commands
+from tests.slurm.image_runtimes import BINDS, LABELS, NoRuntime, start_runtime
+from tests.slurm.process_watch import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.long]
 

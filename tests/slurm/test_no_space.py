@@ -5,7 +5,6 @@ import subprocess
 import threading
 
 import pytest
-from campaign_program import cell_commands
 
 from mspipeline.config import TrainJob
 from mspipeline.errors import StorageError
@@ -16,6 +15,7 @@ from mspipeline.slurm.inside.attempt import read_attempt
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import EPOCHS, Identity
 from mspipeline.training.checkpoint import read_checkpoint
+from tests.slurm.campaign_program import cell_commands
 
 CURVE = ["epoch", "subset", "steps_total", "loss", "dice"]
 

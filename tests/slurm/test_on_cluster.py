@@ -6,8 +6,6 @@ import signal
 import time
 
 import pytest
-from campaign_program import cell_commands
-from process_watch import processes_of, wait_for
 
 from mspipeline.errors import ConfigError, Interrupted, Preempted
 from mspipeline.slurm.campaigns.campaign import Campaign
@@ -16,6 +14,8 @@ from mspipeline.slurm.inside.attempt import read_attempt
 from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.submission.queue import QUEUE, Queue
 from mspipeline.slurm.submission.submit import Order, read_submission, submit, submit_together
+from tests.slurm.campaign_program import cell_commands
+from tests.slurm.process_watch import processes_of, wait_for
 
 pytestmark = pytest.mark.slurm
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command_line import PROGRAM, files_below, run, wait_for
-from mpi_launch import require_mpi, shared_memory
 
 from mspipeline.files import sha256_file
+from tests.command_line import PROGRAM, files_below, run, wait_for
+from tests.mpi_launch import require_mpi, shared_memory
 
 pytestmark = [pytest.mark.slurm, pytest.mark.mpi]
 

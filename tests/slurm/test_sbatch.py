@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from process_watch import wait_for
+
+from tests.slurm.process_watch import wait_for
 
 SCRIPTS = Path(__file__).parents[2] / "slurm" / "sbatch"
 NAMES = sorted(path.name for path in SCRIPTS.glob("*.sbatch"))

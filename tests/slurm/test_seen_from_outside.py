@@ -7,13 +7,13 @@ import sys
 from contextlib import contextmanager
 
 import pytest
-from campaign_program import cell_commands
-from process_watch import wait_for
 
 from mspipeline.slurm.campaigns.campaign import Campaign
 from mspipeline.slurm.inside.attempt import read_attempts
 from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.submission.submit import read_submission
+from tests.slurm.campaign_program import cell_commands
+from tests.slurm.process_watch import wait_for
 
 FIRST, SECOND = "unet2d-tensorflow-s0", "unet2d-tensorflow-s1"
 MSPIPELINE = [sys.executable, "-c", "from mspipeline.cli import main; main()"]

@@ -2,8 +2,6 @@ import os
 import sys
 
 import pytest
-from campaign_program import CELL_PROGRAM, cell_commands
-from process_watch import processes_of, wait_for
 
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import ConfigError, Interrupted
@@ -13,6 +11,8 @@ from mspipeline.slurm.site import Partition, Site, load_site
 from mspipeline.slurm.submission.shape import LOCAL_TIME_MIN, parameters
 from mspipeline.slurm.submission.submit import read_submission, sigint_held_back, submit
 from mspipeline.slurm.sweep import Matrix, Sweep
+from tests.slurm.campaign_program import CELL_PROGRAM, cell_commands
+from tests.slurm.process_watch import processes_of, wait_for
 
 # Programs of SLURM's names: sbatch starts the script at once on this machine, the others do the least that is needed.
 PROGRAMS = {

@@ -1,0 +1,1 @@
+"""The tests, one folder a room. Helpers of theirs are imported as `tests.ROOM.NAME`."""
