@@ -36,6 +36,7 @@ def _train(config: Path, events: EventWriter, progress: bool, attempt: int) -> N
         commit=os.environ.get("MSPIPELINE_COMMIT"),
         image_digest=os.environ.get("MSPIPELINE_IMAGE_DIGEST"),
         visible_gpus=supervisor.visible_gpus(os.environ),
+        environ=os.environ,
     )
     job = read_config(config, TrainJob)
     group = processes.place(job.processes, os.environ) or ALONE

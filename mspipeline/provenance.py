@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,17 @@ _GIT_TIMEOUT_S = 5.0
 
 
 def provenance(
-    *, commit: str | None = None, image_digest: str | None = None, visible_gpus: str | None = None
+    *,
+    commit: str | None = None,
+    image_digest: str | None = None,
+    visible_gpus: str | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The record that `run.json` keeps. Takes a few tens of milliseconds and imports no framework.
 
     commit: of the source, where the caller knows it (an image holds no checkout); else that of the checkout this
-    package lies in. visible_gpus: CUDA_VISIBLE_DEVICES of the job, None where it is not set.
+    package lies in. visible_gpus: CUDA_VISIBLE_DEVICES of the job, None where it is not set. environ: variables of the
+    process, for `slurm_job`.
     """
     gpu_names, gpu_driver = _gpus(visible_gpus)
     return {
@@ -36,12 +41,30 @@ def provenance(
         "versions": installed(PACKAGES),
         "python": platform.python_version(),
         "host": platform.node(),
+        **slurm_job(environ or {}),
         "kernel": platform.release(),
         "cpu_model": cpu_model(Path("/proc/cpuinfo")),
         "cpus_allocated": math.ceil(allocated_cpus(os.getpid())),
         "memory_bytes": allocated_memory_bytes(os.getpid()),
         "gpu_name": gpu_names,
         "gpu_driver": gpu_driver,
+    }
+
+
+def slurm_job(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """The job of SLURM that a process belongs to, as squeue and sacct write it; null outside of one.
+
+    An element of a job array is `12_0`; several nodes of one step are `c[1-2]`.
+
+    >>> slurm_job({"SLURM_JOB_ID": "13", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "0"})["slurm_job_id"]
+    '12_0'
+    """
+    job = environ.get("SLURM_JOB_ID")
+    array, element = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
+    return {
+        "slurm_job_id": f"{array}_{element}" if job and array and element else job,
+        "partition": environ.get("SLURM_JOB_PARTITION") if job else None,
+        "node": (environ.get("SLURM_STEP_NODELIST") or environ.get("SLURMD_NODENAME")) if job else None,
     }
 
 

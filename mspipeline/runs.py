@@ -24,6 +24,7 @@ from pydantic import Field
 from mspipeline.config import Strict, TrainJob, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError
 from mspipeline.files import read_json, sha256_data, whole_file, write_json
+from mspipeline.telemetry.schema import completed, missing_columns
 
 SCHEMA_VERSION = 1
 Status = Literal["running", "complete", "interrupted", "failed"]
@@ -248,6 +249,6 @@ def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
             table = pa.ipc.open_file(source).read_all()
     except (pa.ArrowInvalid, OSError) as error:
         raise RunFolderError(f"{path}: not a readable Arrow file ({error}); run the job again") from error
-    if table.schema.names != schema.names:
+    if missing_columns(table.schema, schema) or not set(table.schema.names) <= set(schema.names):
         raise RunFolderError(f"{path}: holds columns {table.schema.names}, expected {schema.names}")
-    return table
+    return completed(table, schema)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mspipeline.provenance import checkout_commit, cpu_model, installed, provenance
+from mspipeline.provenance import checkout_commit, cpu_model, installed, provenance, slurm_job
 
 GIT = {
     **{f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
@@ -43,6 +43,7 @@ def test_the_record_is_plain_json_with_every_key() -> None:
     assert set(record) == {
         *("commit", "image_digest", "versions", "python", "host", "kernel", "cpu_model"),
         *("cpus_allocated", "memory_bytes", "gpu_name", "gpu_driver"),
+        *("slurm_job_id", "partition", "node"),
     }
     assert (record["commit"], record["image_digest"]) == ("c0ffee", "sha256:1")
     assert record["versions"]["numpy"] == np.__version__
@@ -110,3 +111,15 @@ def test_the_cpu_is_named_as_the_kernel_does(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")
     assert cpu_model(tmp_path / "cpuinfo") is None
     assert cpu_model(tmp_path / "absent") is None
+
+
+def test_a_job_of_slurm_is_named_as_squeue_names_it_and_outside_of_one_there_is_none() -> None:
+    element = {"SLURM_JOB_ID": "13", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "0"}
+    place = {"SLURM_JOB_PARTITION": "cpu", "SLURMD_NODENAME": "c1"}
+    assert slurm_job({**element, **place}) == {"slurm_job_id": "12_0", "partition": "cpu", "node": "c1"}
+    assert slurm_job({"SLURM_JOB_ID": "13"}) == {"slurm_job_id": "13", "partition": None, "node": None}
+    assert slurm_job({**element, "SLURM_STEP_NODELIST": "c[1-2]", **place})["node"] == "c[1-2]"
+    # A partition can be set for sbatch in a login shell, where nothing is a job.
+    assert set(slurm_job(place).values()) == {None}
+    record = provenance(environ={**element, **place})
+    assert (record["slurm_job_id"], record["partition"], record["node"]) == ("12_0", "cpu", "c1")

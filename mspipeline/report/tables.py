@@ -74,7 +74,9 @@ def _read(folder: Path, name: str, expected: pa.Schema, columns: list[str] | Non
     try:
         found = pq.read_schema(path)
         _check(path, found, expected, remedy)
-        table = pq.read_table(path, columns=columns or expected.names)
+        wanted = expected if columns is None else pa.schema([expected.field(name) for name in columns])
+        there = [name for name in wanted.names if name in found.names]
+        table = schema.completed(pq.read_table(path, columns=there), wanted)
     except FileNotFoundError:
         raise TableError(f"{path}: no such table; {remedy}") from None
     except (pa.ArrowException, OSError) as error:
@@ -86,7 +88,7 @@ def _check(path: Path, found: pa.Schema, expected: pa.Schema, remedy: str) -> No
     version = (found.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
     if version != schema.VERSION:
         raise TableError(f"{path}: schema version {version}, expected {schema.VERSION}; {remedy}")
-    if missing := [name for name in expected.names if name not in found.names]:
+    if missing := schema.missing_columns(found, expected):
         raise TableError(f"{path}: columns missing ({', '.join(missing)}); {remedy}")
 
 

@@ -22,8 +22,31 @@ def _field(name: str, kind: pa.DataType, unit: str = "") -> pa.Field:
     return pa.field(name, kind, metadata={"unit": unit} if unit else None)
 
 
+def _later(name: str, kind: pa.DataType, unit: str = "") -> pa.Field:
+    """A column that came after the first tables of this version: those lack it, and there it is null."""
+    return pa.field(name, kind, metadata={"unit": unit, "later": "yes"} if unit else {"later": "yes"})
+
+
 def _schema(table: str, fields: list[pa.Field]) -> pa.Schema:
     return pa.schema(fields, metadata={"table": table, "schema_version": VERSION})
+
+
+def missing_columns(found: pa.Schema, expected: pa.Schema) -> list[str]:
+    """The columns that a table lacks, but for those that came later (see `completed`)."""
+    lacking = [field for field in expected if field.name not in found.names]
+    return [field.name for field in lacking if b"later" not in (field.metadata or {})]
+
+
+def completed(table: pa.Table, expected: pa.Schema) -> pa.Table:
+    """The columns of `expected`, in its order; one that came later and is not in the table is null.
+
+    Raises KeyError where another one is missing, ArrowInvalid where one is of another type.
+    """
+    if missing := missing_columns(table.schema, expected):
+        raise KeyError(missing[0])
+    there = set(table.column_names)
+    columns = [table[each.name] if each.name in there else pa.nulls(table.num_rows, each.type) for each in expected]
+    return pa.table(columns, schema=expected)
 
 
 _IDENTITY = [
@@ -227,6 +250,10 @@ RUNS = _schema(
         _field("commit", pa.string()),
         _field("image_digest", pa.string()),
         _field("host", _LABEL),
+        # Of the job of SLURM that trained last; null elsewhere. See mspipeline.provenance.slurm_job.
+        _later("slurm_job_id", pa.string()),
+        _later("partition", _LABEL),
+        _later("node", _LABEL),
         _field("cpu_model", _LABEL),
         _field("cpus_allocated", pa.int32()),
         _field("threads", pa.int32()),

@@ -79,6 +79,15 @@ def look_into(runtime: str, image: str) -> ImageFacts | None:
     return ImageFacts(image, digest, *(labels.get(name) or None for name in (BACKEND, VERSION, REVISION)))
 
 
+def commit_of(runtime: str, image: str) -> str | None:
+    """The commit of the suite inside an image, by its label; None where it has none or cannot be looked into here."""
+    try:
+        facts = look_into(runtime, image)
+    except ConfigError:
+        return None
+    return None if facts is None else facts.revision
+
+
 def check_image(facts: ImageFacts, backend: str, *, version: str, pinned: str | None = None) -> None:
     """Raise ConfigError where an image is not the one a site means for this backend.
 

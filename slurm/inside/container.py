@@ -22,6 +22,7 @@ PASSED = (
     "MSPIPELINE_*",
     "OMP_NUM_THREADS",
     "PMI_*",
+    "SLURMD_NODENAME",
     "SLURM_*",
     "TMPDIR",
 )

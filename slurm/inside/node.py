@@ -17,11 +17,12 @@ from pathlib import Path
 
 from mspipeline.config import Strict
 from mspipeline.errors import ConfigError, Preempted
-from mspipeline.slurm.checks.image import digest_of, look_into
+from mspipeline.slurm.checks.image import commit_of, digest_of, look_into
 from mspipeline.slurm.inside.attempt import run_commands
 from mspipeline.slurm.inside.container import Bind, Container, argv, expand, parse_bind, passed
 
 DIGEST = "MSPIPELINE_IMAGE_DIGEST"
+COMMIT = "MSPIPELINE_COMMIT"
 """What jobs.launch reads for the provenance of a run."""
 MAX_RESTARTS = 100
 """So often a job is queued again before it is left ended: one that never gets further must end some day."""
@@ -31,7 +32,7 @@ class Surroundings(Strict):
     """What the commands of a cell are given, as the site file says.
 
     folders: the campaign's own, seen inside as outside. read_only: such folders that nothing is written to.
-    image_digest: for the rows' provenance; asked of the runtime on the node where None.
+    image_digest, image_commit: for the rows' provenance; asked of the runtime on the node where None.
     launchers: of each command, what starts its processes, on the host; empty for a command that is one process.
     tries: see run_commands; SLURM itself puts back a job whose node died, for ever if it is left to it.
     """
@@ -39,6 +40,7 @@ class Surroundings(Strict):
     container: str = "none"
     image: str = ""
     image_digest: str | None = None
+    image_commit: str | None = None
     gpu: bool = False
     folders: tuple[str, ...] = ()
     read_only: tuple[str, ...] = ()
@@ -108,7 +110,10 @@ def container_of(given: Surroundings, cell_folder: str, environ: Mapping[str, st
     temporary = environ.get("TMPDIR", "")
     if given.scratch is not None or Path(temporary or "/nowhere").is_dir():
         binds.append(Bind(temporary, temporary))
-    digest = given.image_digest or digest_of(given.container, given.image)
+    origin = {
+        DIGEST: given.image_digest or digest_of(given.container, given.image),
+        COMMIT: given.image_commit or commit_of(given.container, given.image),
+    }
     memory = environ.get("SLURM_MEM_PER_NODE", "")
     return Container(
         given.container,
@@ -116,7 +121,10 @@ def container_of(given: Surroundings, cell_folder: str, environ: Mapping[str, st
         binds=tuple(dict.fromkeys(binds)),
         folder=cell_folder,
         gpu=given.gpu,
-        environment={**passed(environ, given.pass_environment), **({DIGEST: digest} if digest else {})},
+        environment={
+            **passed(environ, given.pass_environment),
+            **{name: value for name, value in origin.items() if value},
+        },
         user=os.getuid(),
         group=os.getgid(),
         cores=tuple(sorted(os.sched_getaffinity(0))),

@@ -13,7 +13,7 @@ from pathlib import Path
 from mspipeline.config import PrepareJob
 from mspipeline.files import write_json
 from mspipeline.slurm.cells import Cell
-from mspipeline.slurm.checks.image import digest_of
+from mspipeline.slurm.checks.image import commit_of, digest_of
 from mspipeline.slurm.inside.node import Surroundings
 from mspipeline.slurm.site import Site
 from mspipeline.slurm.submission import around, submit
@@ -103,6 +103,7 @@ class Dispatch:
             container=site.container,
             image=image,
             image_digest=site.images[cell.train.backend].digest or digest_of(site.container, image),
+            image_commit=commit_of(site.container, image),
             gpu=gpu,
             folders=(str(self.folder),),
             read_only=read_only,

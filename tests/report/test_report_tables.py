@@ -46,6 +46,18 @@ def test_a_missing_column_is_named(tables_folder: Callable[..., Path]) -> None:
         load_tables(folder)
 
 
+def test_a_table_made_before_a_column_came_has_nulls_there(tables_folder: Callable[..., Path]) -> None:
+    folder = tables_folder(runs=[run_row("a", slurm_job_id="7", partition="cpu", node="c1")])
+    assert load_tables(folder).runs["partition"].to_pylist() == ["cpu"]
+    table = pq.read_table(folder / "runs.parquet").drop_columns(["slurm_job_id", "partition", "node"])
+    pq.write_table(table, folder / "runs.parquet")
+    runs = load_tables(folder).runs
+    assert [runs[name].to_pylist() for name in ("slurm_job_id", "partition", "node", "host")] == [
+        *([[None]] * 3),
+        ["node01"],
+    ]
+
+
 def test_a_torn_table_is_refused(tables_folder: Callable[..., Path]) -> None:
     path = tables_folder(runs=[run_row("a")]) / "runs.parquet"
     path.write_bytes(path.read_bytes()[:-20])

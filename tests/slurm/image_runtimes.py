@@ -22,7 +22,12 @@ from mspipeline import __version__
 
 REPOSITORY = Path(__file__).parents[2]
 BINDS = tuple(dict.fromkeys(f"{each}:ro" for each in ("/usr", sys.base_prefix, sys.prefix, str(REPOSITORY))))
-LABELS = {"org.mspipeline.backend": "tensorflow", "org.opencontainers.image.version": __version__}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LABELS = {
+    "org.mspipeline.backend": "tensorflow",
+    "org.opencontainers.image.version": __version__,
+    "org.opencontainers.image.revision": COMMIT,
+}
 ENVIRONMENT = {"PATH": "/opt/bin:/usr/bin:/bin"}
 if "PYTHONPATH" in os.environ:
     ENVIRONMENT["PYTHONPATH"] = os.environ["PYTHONPATH"]

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from mspipeline import __version__
+from mspipeline.collect.tables import collect
 from mspipeline.config import TrainingSettings
 from mspipeline.files import read_json
 from mspipeline.runs import RunPaths, read_rows
@@ -22,7 +23,7 @@ from mspipeline.slurm.submission.submit import Order, read_submission, submit_to
 from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.telemetry.schema import EPOCHS
 from tests.slurm.campaign_program import cell_commands
-from tests.slurm.image_runtimes import BINDS, LABELS, NoRuntime, start_runtime
+from tests.slurm.image_runtimes import BINDS, COMMIT, LABELS, NoRuntime, start_runtime
 from tests.slurm.process_watch import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.long]
@@ -183,6 +184,10 @@ def test_a_real_cell_in_an_image_learns_what_it_learns_outside(
         curves[name] = read_rows(paths.epochs, EPOCHS).select(["epoch", "subset", "loss", "dice"]).to_pylist()
         found = read_json(paths.record, what="", remedy="")["provenance"]["image_digest"]
         assert found == (look_into(runtime.name, runtime.image).digest if name == "inside" else None)
+        (row,) = collect(folder, tmp_path / f"{name}-tables").tables["runs"].to_pylist()
+        job = read_submission(folder).job_id
+        assert (row["slurm_job_id"], row["partition"], row["node"]) == (job, "cpu", read_attempt(folder).node)
+        assert (row["commit"] == COMMIT) is (name == "inside")
         assert {path.stat().st_uid for path in folder.rglob("*")} == {os.getuid()}
     assert len(curves["inside"]) == 4
     assert curves["inside"] == curves["outside"]

@@ -42,3 +42,8 @@ def test_outside_of_images_nothing_is_bound():
 def test_a_variable_that_the_job_lacks_stops_it_before_its_commands():
     with pytest.raises(ConfigError, match=r"\$WORK is not set in the job"):
         container_of(given(binds=("$WORK/data",)), "/c", JOB)
+
+
+def test_what_an_image_was_built_from_enters_it_and_wins_over_a_commit_that_the_host_names():
+    environment = container_of(given(image_commit="c0ffee"), "/c", {**JOB, "MSPIPELINE_COMMIT": "5ubm17"}).environment
+    assert environment["MSPIPELINE_COMMIT"] == "c0ffee"

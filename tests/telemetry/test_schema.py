@@ -5,10 +5,11 @@ import time
 from dataclasses import fields
 
 import pyarrow as pa
+import pytest
 
 from mspipeline.telemetry.cpu import CpuReading
 from mspipeline.telemetry.gpu import GpuReading
-from mspipeline.telemetry.schema import EVENTS, SAMPLES, SAMPLES_STREAM, Identity
+from mspipeline.telemetry.schema import EVENTS, RUNS, SAMPLES, SAMPLES_STREAM, Identity, completed, missing_columns
 
 
 def test_a_stamp_fills_the_leading_columns_with_the_clocks_of_now() -> None:
@@ -37,3 +38,16 @@ def test_every_quantity_states_its_unit() -> None:
                 assert field.metadata, field.name
                 assert field.metadata[b"unit"], field.name
     assert pa.types.is_timestamp(EVENTS.field("time_utc").type)
+
+
+def test_only_a_column_that_came_later_may_be_missing_and_is_null_then() -> None:
+    old = pa.schema([field for field in RUNS if field.name not in ("node", "partition", "slurm_job_id")])
+    assert missing_columns(old, RUNS) == []
+    row = {"run_id": "a", "host": "n1"}
+    table = completed(pa.Table.from_pylist([row], schema=old), RUNS)
+    assert table.schema.names == RUNS.names
+    assert table.select(["run_id", "host", "node"]).to_pylist() == [{"run_id": "a", "host": "n1", "node": None}]
+    older = old.remove(old.get_field_index("host"))
+    assert missing_columns(older, RUNS) == ["host"]
+    with pytest.raises(KeyError, match="host"):
+        completed(older.empty_table(), RUNS)
