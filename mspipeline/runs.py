@@ -149,6 +149,8 @@ class RunRecord(Strict):
     cascade: of a run of several stages on patches; None of one network on slices. problem: why a training could not
     begin. certificates: those that count for this run; uncertified: why none does, empty where none was looked for.
     processes: that trained it together; threads are of each.
+    collapsed: whether the training ended predicting nothing, or everything, for some epochs in a row: `collapsed_to`,
+    from `collapsed_epoch` on. None where that is not known, as in records of earlier versions.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -186,6 +188,9 @@ class RunRecord(Strict):
     problem: str = ""
     certificates: tuple[CertificateNote, ...] = ()
     uncertified: str = ""
+    collapsed: bool | None = None
+    collapsed_to: Literal["nothing", "everything"] | None = None
+    collapsed_epoch: int | None = None
 
 
 def write_record(paths: RunPaths, record: RunRecord) -> None:

@@ -264,5 +264,9 @@ RUNS = _schema(
         _field("problem", pa.string()),  # why the training could not begin
         _field("certificates", pa.string()),  # JSON: a list of mspipeline.runs.CertificateNote
         _field("uncertified", pa.string()),  # why no certificate covers the run; null or empty where none was sought
+        # Whether it ended predicting one and the same for all voxels, for several epochs; null where that is not known.
+        _later("collapsed", pa.bool_()),
+        _later("collapsed_to", _LABEL),  # "nothing" or "everything"
+        _later("collapsed_epoch", pa.int32()),  # the first epoch of those, counted through all stages of a cascade
     ],
 )

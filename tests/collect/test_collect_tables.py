@@ -127,6 +127,19 @@ def test_the_files_hold_the_tables_with_their_schemas(runs: Path, output: Path) 
         assert pq.ParquetFile(output / f"{name}.parquet").metadata.row_group(0).column(0).compression == "ZSTD"
 
 
+def test_a_collapse_is_a_column_and_a_record_from_before_there_was_one_has_nulls(runs: Path, output: Path) -> None:
+    make_run(runs / "a", "a", collapsed=True, collapsed_to="nothing", collapsed_epoch=14)
+    old = make_run(runs / "old", "old").record
+    document = json.loads(old.read_text())
+    for name in ("collapsed", "collapsed_to", "collapsed_epoch"):
+        del document[name]
+    old.write_text(json.dumps(document))
+    collected = collect(runs, output)
+    assert collected.problems == ()
+    rows = collected.tables["runs"].select(["collapsed", "collapsed_to", "collapsed_epoch"]).to_pylist()
+    assert [list(row.values()) for row in rows] == [[True, "nothing", 14], [None, None, None]]
+
+
 def test_samples_carry_job_phase_and_epoch_of_their_own_attempt(runs: Path, output: Path) -> None:
     paths = make_run(runs / "a", "a")
     train = ((1, "begin", "setup", None), (2, "end", "setup", None), (2, "begin", "train", 1), (4, "end", "train", 1))

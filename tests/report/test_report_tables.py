@@ -58,6 +58,16 @@ def test_a_table_made_before_a_column_came_has_nulls_there(tables_folder: Callab
     ]
 
 
+def test_a_table_from_before_collapses_were_recorded_has_nulls_for_them(tables_folder: Callable[..., Path]) -> None:
+    folder = tables_folder(runs=[run_row("a", collapsed=True, collapsed_to="nothing", collapsed_epoch=4)])
+    assert load_tables(folder).runs["collapsed_epoch"].to_pylist() == [4]
+    added = ["collapsed", "collapsed_to", "collapsed_epoch"]
+    pq.write_table(pq.read_table(folder / "runs.parquet").drop_columns(added), folder / "runs.parquet")
+    rows = load_tables(folder).runs.select(added)
+    assert rows.to_pylist() == [dict.fromkeys(added)]
+    assert [str(field.type) for field in rows.schema] == ["bool", "string", "int32"]
+
+
 def test_a_torn_table_is_refused(tables_folder: Callable[..., Path]) -> None:
     path = tables_folder(runs=[run_row("a")]) / "runs.parquet"
     path.write_bytes(path.read_bytes()[:-20])
