@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from mspipeline.errors import ConfigError
+from mspipeline.files import read_text
 
 
 class Strict(BaseModel):
@@ -202,11 +203,11 @@ def read_config(path: Path, schema: type[Settings]) -> Settings:
     Raises ConfigError where the file is missing, not TOML, or does not fit `schema`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeError, OSError, RecursionError) as error:
         raise ConfigError(f"{path}: not readable as a configuration file: {error}") from error
     return parse(document, schema, where=str(path))
 

@@ -1,9 +1,11 @@
-"""Files that appear whole or not at all, and SHA-256 of files and of plain data."""
+"""Files that appear whole or not at all, text files of any encoding, and SHA-256 of files and of plain data."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from mspipeline.errors import DataError, StorageError
+
+log = logging.getLogger(__name__)
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's mark does: first
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+"""Byte order marks, as Windows editors and spreadsheets write them, and the encodings that they announce."""
 
 
 @contextmanager
@@ -54,17 +67,51 @@ def write_json(path: Path, document: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
+def read_text(path: Path) -> str:
+    """The text of a file that people wrote, in whatever encoding their editor took; line ends are made "\\n".
+
+    A byte order mark decides (UTF-8, UTF-16, UTF-32); without one the text is UTF-8. What is no UTF-8 is read as
+    Windows-1252, in which every accented letter of Western Europe is one byte, and a warning names the first such byte.
+    Raises UnicodeError where the bytes do not fit the mark, or there are zero bytes, which no text has; OSError.
+    """
+    data = path.read_bytes()
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            text = data[len(mark) :].decode(encoding)
+            break
+    else:
+        text = _without_mark(path, data)
+    if (place := text.find("\0")) >= 0:
+        raise UnicodeError(f"a zero byte at character {place}, expected text: save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _without_mark(path: Path, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        text = data.decode("cp1252", errors="replace")
+        log.warning(
+            "%s: byte 0x%02x in line %d is no UTF-8; the file is read as Windows-1252, save it as UTF-8",
+            path,
+            data[error.start],
+            line,
+        )
+        return text
+
+
 def read_json(path: Path, *, what: str, remedy: str) -> Any:
-    """Plain data from a JSON file that the suite wrote.
+    """Plain data from a JSON file.
 
     what, remedy: words for the error line, e.g. `what="shard manifest"`, `remedy="run `mspipeline prepare` again"`.
     Raises DataError where the file is missing, unreadable or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file, expected a {what}; {remedy}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeError, json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path}: not a readable {what} ({error}); {remedy}") from error
 
 

@@ -44,6 +44,21 @@ def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path: Path, text: str
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_a_file_of_another_editor_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "job.toml").write_bytes(f"# Zürich\n\n{TRAIN}".replace("\n", "  \r\n").encode(encoding))
+    job = read_config(tmp_path / "job.toml", TrainJob)
+    assert (job.model.name, job.shards) == ("unet2d", Path("shards"))
+
+
+def test_a_folder_and_bytes_that_are_no_text_are_no_configuration(tmp_path: Path) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "zeros.toml").write_bytes(bytes(8))
+    for name in ("folder", "zeros"):
+        with pytest.raises(ConfigError, match=rf"{name}\.toml: not readable as a configuration file"):
+            read_config(tmp_path / f"{name}.toml", TrainJob)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml: no such configuration file"):
         read_config(tmp_path / "none.toml", TrainJob)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mspipeline.errors import DataError, StorageError
-from mspipeline.files import read_json, sha256_data, sha256_file, whole_file, write_bytes, write_json
+from mspipeline.files import read_json, read_text, sha256_data, sha256_file, whole_file, write_bytes, write_json
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -62,3 +62,32 @@ def test_hashes_are_sha256(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256_file(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
     assert sha256_data({"b": 1, "a": [2]}) == hashlib.sha256(b'{"a":[2],"b":1}').hexdigest()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_text_is_read_whatever_editor_wrote_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, encoding: str, end: str
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(f"Hôpital{end}{end}  Zürich {end}".encode(encoding))
+    assert read_text(path) == "Hôpital\n\n  Zürich \n"
+    warned = ["byte 0xf4 in line 1 is no UTF-8" in record.getMessage() for record in caplog.records]
+    assert warned == ([True] if encoding == "cp1252" else [])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ('{"a": 1}'.encode("utf-16-le"), "zero byte at character 1, expected text"),
+        (b"\xff\xfe{", "truncated data"),
+        (b"[" * 100_000, "recursion"),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_in_one_line(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=words) as caught:
+        read_json(path, what="record", remedy="make it again")
+    assert str(caught.value).startswith(f"{path}: not a readable record")
+    assert "\n" not in str(caught.value)

@@ -35,6 +35,7 @@ FLOORS = {
 }
 SIDEWAYS = {
     # Within a floor, only these rooms use each other, in this direction.
+    ("mspipeline.config", "mspipeline.files"),
     ("mspipeline.volume", "mspipeline.files"),
     ("mspipeline.runs", "mspipeline.files"),
     ("mspipeline.runs", "mspipeline.config"),

@@ -10,6 +10,7 @@ open-MS raw [[longitudinal/]raw/]patientNN/study1_FLAIR*, ..., see `datasets.ope
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from mspipeline.datasets.open_ms_raw import CHANGED, raw_cases, raw_patients
 from mspipeline.datasets.transforms import named_transforms
 from mspipeline.errors import DataError, DatasetError
 from mspipeline.files import read_json
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Case", "Found", "find_cases"]
 
@@ -102,9 +105,10 @@ def _bids_name(folder: Path) -> str:
     if not path.exists():
         return folder.resolve().name
     try:
-        document: Any = read_json(path, what="BIDS description", remedy='it needs at least {"Name": "..."}')
+        document: Any = read_json(path, what="BIDS description", remedy="the dataset takes its folder's name")
     except DataError as error:
-        raise DatasetError(str(error)) from error
+        log.warning("%s", error)  # a name is not worth refusing the scans
+        return folder.resolve().name
     name = document.get("Name") if isinstance(document, dict) else None
     return name if isinstance(name, str) and name.strip() else folder.resolve().name
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ConfigDict
+
 from mspipeline.config import SplitSettings, Strict, nearest, read_config
 from mspipeline.errors import ConfigError
 from mspipeline.files import sha256_data
@@ -41,6 +43,7 @@ class Split(Strict):
 class SplitFile(Strict):
     """A split that a user wrote: `train = ["sub-01", ...]`, `validation = [...]`, `test = [...]`."""
 
+    model_config = ConfigDict(str_strip_whitespace=True)
     train: tuple[str, ...]
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()

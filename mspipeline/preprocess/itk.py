@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import io
 
 from mspipeline.errors import DatasetError
+from mspipeline.files import read_text
 
 Affine = npt.NDArray[np.float64]
 
@@ -28,7 +29,7 @@ def read_affine(path: Path) -> Affine:
     """
     try:
         kind, parameters, centre = _read_mat(path) if path.suffix == ".mat" else _read_text(path)
-    except (OSError, ValueError, KeyError, UnicodeDecodeError, StopIteration) as error:
+    except (OSError, ValueError, KeyError, StopIteration) as error:
         raise DatasetError(f"{path}: not an ITK transform ({error}); export it from its tool as ITK text") from error
     if not _KIND.fullmatch(kind):
         raise DatasetError(
@@ -50,7 +51,7 @@ def read_affine(path: Path) -> Affine:
 
 
 def _read_text(path: Path) -> tuple[str, Affine, Affine]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = [line.strip() for line in read_text(path).splitlines()]
     if not lines or not lines[0].startswith("#Insight Transform File"):
         raise ValueError("it does not begin with '#Insight Transform File'")
     entries = [line.partition(":")[::2] for line in lines if not line.startswith("#") and ":" in line]

@@ -147,11 +147,22 @@ def test_a_dataset_without_a_description_takes_its_folders_name(tmp_path: Path) 
     assert find_cases(bids(tmp_path / "heads", "sub-01"), ["FLAIR"], masks="required").dataset_name == "heads"
 
 
-def test_a_broken_description_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", [b'{"Name": ', b"\xff\xfe{", bytes(10)])
+def test_a_broken_description_is_named_and_the_scans_are_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    bids(tmp_path / "heads", "sub-01")
+    (tmp_path / "heads/dataset_description.json").write_bytes(data)
+    found = find_cases(tmp_path / "heads", ["FLAIR"], masks="required")
+    assert (found.dataset_name, len(found.cases)) == ("heads", 1)
+    assert "dataset_description.json: not a readable BIDS description" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_a_description_in_another_encoding_keeps_its_name(tmp_path: Path, encoding: str) -> None:
     bids(tmp_path, "sub-01")
-    (tmp_path / "dataset_description.json").write_text('{"Name": ')
-    with pytest.raises(DatasetError, match=r"dataset_description\.json: not a readable BIDS description"):
-        find_cases(tmp_path, ["FLAIR"], masks="required")
+    (tmp_path / "dataset_description.json").write_bytes('{"Name": "Hôpital"}'.encode(encoding))
+    assert find_cases(tmp_path, ["FLAIR"], masks="required").dataset_name == "Hôpital"
 
 
 def test_a_folder_of_something_else_says_what_was_looked_for_and_found(tmp_path: Path) -> None:
