@@ -195,7 +195,7 @@ def _make(task: Make, threads: int) -> Entry:
     try:
         if isinstance(recipe, PatchRecipe):
             volume = patches3d.apply_files(recipe, scans, case.brain_mask, lesions=case.lesion_mask, routes=routes)
-            made = write_patch_shard(output, case.id, volume, task.sources, threads=threads)
+            made = write_patch_shard(output, case.id, volume, task.sources)
             log.info("shard written case=%s candidates=%d lesions=%d", case.id, made.candidates, made.lesion_voxels)
             return made
         prepared = apply_files(recipe, scans, case.brain_mask, lesions=case.lesion_mask, routes=routes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -41,10 +41,6 @@ def prepare(
     split_seed: Annotated[int, typer.Option(min=0, help="Deals subjects to subsets.")] = 0,
     validation: Annotated[float, typer.Option(help="Share of subjects for validation.")] = 0.2,
     test: Annotated[float, typer.Option(help="Share of subjects for test.")] = 0.2,
-    materialise: Annotated[
-        Literal["none", "float32", "float16"] | None,
-        typer.Option(help="With patches3d: store patches too, those of all lesion voxels and as many others."),
-    ] = None,
     skip_incomplete: SkipIncomplete = False,
     resample_to: Annotated[
         str | None, typer.Option(metavar="MODALITY", help="Put all files of a case on the grid of this one.")
@@ -81,7 +77,7 @@ def prepare(
             PrepareJob,
             where="command line",
         )
-        overrides = parse_assignments(settings or []) | ({} if materialise is None else {"materialise": materialise})
+        overrides = parse_assignments(settings or [])
         with CaseProgress("prepare", enabled=sys.stderr.isatty()) as report:
             manifest = prepare_job(job, recipe_overrides=overrides, report=report, team=team)
     if as_json:

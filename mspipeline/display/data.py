@@ -32,5 +32,4 @@ def _content(manifest: Manifest) -> str:
         return f"{sum(entry.slices for entry in manifest.slices)} slices"
     voxels = sum(entry.candidates for entry in manifest.volumes)
     lesions = sum(entry.lesion_voxels for entry in manifest.volumes)
-    stored = sum(entry.patches for entry in manifest.volumes)
-    return f"{voxels} candidates, {lesions} lesion voxels, {f'{stored} stored ' if stored else ''}patches"
+    return f"{voxels} candidates, {lesions} lesion voxels, patches"

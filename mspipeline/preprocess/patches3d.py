@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import PositiveInt, ValidationInfo, field_validator, model_validator
 
 from mspipeline.config import Strict
 from mspipeline.errors import DatasetError, VolumeError
@@ -31,8 +31,6 @@ class PatchRecipe(Strict):
     zero_outside_brain: whether the background is 0 afterwards, or what normalising makes of 0 (nicMSlesions).
     candidates_of, candidates_above: a brain voxel is a candidate where this modality, normalised, is above this number.
     mask_threshold: as in `slices2d`. compression: inside the shards.
-    materialise: "float32" or "float16" stores patches too: those around every lesion voxel, and around
-        `materialised_negatives` times as many candidates without lesion, drawn as for a first stage with seed 0.
     resample_to: as in `slices2d`.
     """
 
@@ -46,9 +44,16 @@ class PatchRecipe(Strict):
     candidates_above: float = 0.5
     mask_threshold: float | None = None
     compression: Literal["none", "lzf", "gzip"] = "lzf"
-    materialise: Literal["none", "float32", "float16"] = "none"
-    materialised_negatives: PositiveFloat = 1.0
     resample_to: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_stored_patches(cls, keys: Any) -> Any:
+        """Shards of version 0.1 name two keys of patches stored beside the volume; nothing reads those patches."""
+        stored = {"materialise", "materialised_negatives"}
+        if isinstance(keys, dict) and stored <= keys.keys():
+            return {key: value for key, value in keys.items() if key not in stored}
+        return keys
 
     @field_validator("modalities")
     @classmethod

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from mspipeline.config import Strict, parse
 from mspipeline.datasets.split import Split, Subset
@@ -50,7 +50,6 @@ class PatchEntry(ShardEntry):
 
     image_shape: (x, y, z, C) of a patch. volume_shape: (X, Y, Z) of the volume, on the scan's own grid.
     candidates, lesion_voxels: voxels that may be lesion, and that are; not each of these is a candidate.
-    patches: stored ones, 0 where the recipe did not ask for them.
     """
 
     kind: Literal["patches3d"] = "patches3d"
@@ -58,7 +57,12 @@ class PatchEntry(ShardEntry):
     volume_shape: tuple[int, int, int]
     candidates: int
     lesion_voxels: int
-    patches: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_stored_patches(cls, entry: Any) -> Any:
+        """Version 0.1 counted patches that it had stored beside the volume; nothing reads them."""
+        return {key: value for key, value in entry.items() if key != "patches"} if isinstance(entry, dict) else entry
 
     @property
     def volume_bytes(self) -> int:

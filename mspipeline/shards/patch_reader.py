@@ -1,4 +1,4 @@
-"""Patches for training, cut at batch time from the volumes of `patches3d` shards, or read as they were stored.
+"""Patches for training, cut at batch time from the volumes of `patches3d` shards.
 
 One thread reads ahead and cuts; a second loads volumes. See `blocks` for the order of an epoch and what is in memory.
 """
@@ -13,24 +13,17 @@ from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
-from mspipeline.errors import ShardError
 from mspipeline.patches.gather import gather
 from mspipeline.patches.sampling import CaseVoxels, PatchSelection
 from mspipeline.shards.blocks import Augment, BlockReader, Indices, Unit
 from mspipeline.shards.manifest import PatchEntry
-from mspipeline.shards.patch_writer import PATCHES_A_CHUNK
 from mspipeline.shards.reader import UNREADABLE, damaged
 from mspipeline.shards.writer import SCHEMA_VERSION
 from mspipeline.volume import BoolArray, FloatArray, ScanGrid
 
 MEMORY_BYTES = 4 << 30
 """Of volumes: 47 of 182 x 218 x 182 voxels and 3 modalities; patches of half as many are shuffled together."""
-STORED_MEMORY_BYTES = 256 << 20
-"""Of stored patches: 16,000 of 3 x 11^3, float32; half as many are shuffled together."""
-
-Stored = tuple[npt.NDArray[Any], PatchSelection]
 
 
 @dataclass(frozen=True)
@@ -131,67 +124,6 @@ class PatchReader(BlockReader):
         chosen = self._selection[unit.case].take(rows)
         gather(loaded, chosen.centres, self._size, out=images, threads=self._threads)
         return chosen
-
-
-class StoredPatchReader(BlockReader):
-    """The patches that `prepare --materialise` stored, read in runs of a chunk: no volume is loaded, nothing is cut.
-
-    The rest is as of `PatchReader`. Raises ShardError where a case has lesions and no stored patches.
-    """
-
-    def __init__(
-        self,
-        shards: Path,
-        entries: Sequence[PatchEntry],
-        *,
-        batch_size: int,
-        seed: int,
-        shuffle: bool,
-        augment: Augment | None = None,
-        prefetch_batches: int = 4,
-        memory_bytes: int = STORED_MEMORY_BYTES,
-    ) -> None:
-        if without := [entry.case for entry in entries if entry.lesion_voxels and not entry.patches]:
-            raise ShardError(
-                f"{shards}: no patches are stored ({', '.join(without[:5])}); prepare the scans with "
-                "`--recipe patches3d --materialise float32` into a new folder"
-            )
-        units = [
-            Unit(case, first, count, count * 4 * int(np.prod(entry.image_shape)))
-            for case, entry in enumerate(entries)
-            for first in range(0, entry.patches, PATCHES_A_CHUNK)
-            for count in (min(PATCHES_A_CHUNK, entry.patches - first),)
-        ]
-        super().__init__(
-            shards,
-            entries,
-            units,
-            batch_size=batch_size,
-            seed=seed,
-            shuffle=shuffle,
-            augment=augment,
-            prefetch_batches=prefetch_batches,
-            memory_bytes=memory_bytes,
-        )
-
-    @property
-    def _image_shape(self) -> tuple[int, ...]:
-        return self._entries[0].image_shape if self._entries else ()
-
-    def _load(self, unit: Unit) -> Stored:
-        entry = self._entries[unit.case]
-        path = self._shards / entry.file
-        run = slice(unit.first, unit.first + unit.count)
-        try:
-            with _open(path, entry) as file:
-                return file["patches"][run], PatchSelection(file["patch_centres"][run], file["patch_labels"][run])
-        except UNREADABLE as error:
-            raise damaged(path, entry, error) from error
-
-    def _cut(self, unit: Unit, loaded: Stored, rows: Indices, images: FloatArray) -> PatchSelection:
-        patches, chosen = loaded
-        images[...] = patches[rows]
-        return chosen.take(rows)
 
 
 def _voxels(file: Any) -> CaseVoxels:

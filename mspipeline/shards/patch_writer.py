@@ -6,12 +6,6 @@
     scan_mask          (X, Y, Z) uint8, the truth
     attributes         schema_version, kind, case, recipe_hash, sources, scan_grid, patch_size, brain_source, intensity
 
-and, where the recipe materialises patches, those around every lesion voxel and around drawn negatives, in random order,
-so that any run of them is a fair sample of the case:
-
-    patches            (M, x, y, z, C) float32 or float16, PATCHES_A_CHUNK to a chunk
-    patch_centres      (M, 3) int32;  patch_labels (M,) uint8
-
 Voxels are in the order of memory. Every chunk carries a checksum; equal cases give equal bytes.
 """
 
@@ -27,15 +21,13 @@ import numpy.typing as npt
 
 from mspipeline.errors import ShapeError
 from mspipeline.patches.candidates import candidates
-from mspipeline.patches.sampling import CaseVoxels, PatchSelection, first_stage
+from mspipeline.patches.sampling import CaseVoxels
 from mspipeline.preprocess.patches3d import PatchCase
 from mspipeline.shards.manifest import PatchEntry
 from mspipeline.shards.writer import Source, chunk_options, in_memory, store, write_intensity, write_origin
 
 log = logging.getLogger(__name__)
 
-PATCHES_A_CHUNK = 128
-"""2 MB of 3 x 11^3 float32: large beside a seek, small beside what a reader holds."""
 VOXELS_A_CHUNK = 1 << 16
 
 
@@ -51,13 +43,11 @@ def case_voxels(prepared: PatchCase) -> CaseVoxels:
     return CaseVoxels(places, labels, np.argwhere(prepared.lesions).astype(np.int32))
 
 
-def write_patch_shard(
-    shards: Path, case: str, prepared: PatchCase, sources: Mapping[str, Source], *, threads: int = 1
-) -> PatchEntry:
+def write_patch_shard(shards: Path, case: str, prepared: PatchCase, sources: Mapping[str, Source]) -> PatchEntry:
     """Write SHARDS/cases/<case>.h5 and return its entry for the manifest.
 
-    prepared: with its lesion mask. sources: as of `write_shard`. threads: that cut patches to be stored.
-    The file is built in memory: about two compressed volumes, and where patches are materialised twice these.
+    prepared: with its lesion mask. sources: as of `write_shard`.
+    The file is built in memory: about two compressed volumes.
     Raises ShapeError where the case has no lesion mask, StorageError where the disk refuses.
     """
     if prepared.lesions is None:
@@ -65,7 +55,6 @@ def write_patch_shard(
     recipe = prepared.recipe
     options = chunk_options(recipe.compression)
     voxels = case_voxels(prepared)
-    chosen = _materialised(case, prepared, voxels)
     with in_memory(case) as file:
         shape = prepared.image.shape
         image = file.create_dataset("image", shape, "f4", chunks=(1, *shape[1:]), **options)
@@ -77,8 +66,6 @@ def write_patch_shard(
         _rows(file, "lesions", voxels.lesions, options)
         truth = np.ascontiguousarray(prepared.lesions).view(np.uint8)
         file.create_dataset("scan_mask", data=truth, chunks=(1, *truth.shape[1:]), **options)
-        if chosen is not None:
-            _write_patches(file, prepared, chosen, options, threads)
         write_origin(file, case, recipe.hash, sources, prepared.grid)
         file.attrs["kind"] = recipe.kind
         file.attrs["patch_size"] = np.array(recipe.patch_size, np.int64)
@@ -91,33 +78,7 @@ def write_patch_shard(
         volume_shape=shape[:3],
         candidates=len(voxels.candidates),
         lesion_voxels=len(voxels.lesions),
-        patches=0 if chosen is None else len(chosen),
     )
-
-
-def _materialised(case: str, prepared: PatchCase, voxels: CaseVoxels) -> PatchSelection | None:
-    """The patches to store, in random order; None where the recipe stores none."""
-    if prepared.recipe.materialise == "none":
-        return None
-    chosen = first_stage(voxels, case=case, seed=0, negatives=prepared.recipe.materialised_negatives)
-    return chosen.take(np.random.Generator(np.random.PCG64(0)).permutation(len(chosen)))
-
-
-def _write_patches(
-    file: Any, prepared: PatchCase, chosen: PatchSelection, options: dict[str, Any], threads: int
-) -> None:
-    from mspipeline.patches.gather import gather  # loads numba, which most prepares do without
-
-    recipe = prepared.recipe
-    shape = (len(chosen), *recipe.image_shape)
-    dtype = np.dtype(recipe.materialise)
-    chunks = {"chunks": (min(PATCHES_A_CHUNK, len(chosen)), *recipe.image_shape), **options} if len(chosen) else {}
-    patches = file.create_dataset("patches", shape, dtype, **chunks)
-    for first in range(0, len(chosen), PATCHES_A_CHUNK):
-        centres = chosen.centres[first : first + PATCHES_A_CHUNK]
-        patches[first : first + len(centres)] = gather(prepared.image, centres, recipe.patch_size, threads=threads)
-    _rows(file, "patch_centres", chosen.centres, options)
-    _rows(file, "patch_labels", chosen.labels, options)
 
 
 def _rows(file: Any, name: str, values: npt.NDArray[Any], options: dict[str, Any]) -> None:

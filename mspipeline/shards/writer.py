@@ -185,7 +185,6 @@ def _of_patches(file: Any, stored: ShardEntry) -> PatchEntry:
         volume_shape=(x, y, z),
         candidates=len(file["candidates"]),
         lesion_voxels=len(file["lesions"]),
-        patches=len(file["patches"]) if "patches" in file else 0,
     )
 
 

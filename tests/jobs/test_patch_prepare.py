@@ -14,7 +14,7 @@ from mspipeline.errors import DatasetError, ShardError
 from mspipeline.jobs.prepare import prepare
 from mspipeline.patches.sampling import first_stage
 from mspipeline.shards.manifest import Manifest, load_manifest, verify_shards
-from mspipeline.shards.patch_reader import PatchReader, StoredPatchReader, read_patch_case, read_voxels
+from mspipeline.shards.patch_reader import PatchReader, read_patch_case, read_voxels
 from tests.command_line import run
 
 
@@ -24,9 +24,9 @@ def job_of(dataset: Path, output: Path, *, skip: bool = False) -> PrepareJob:
 
 @pytest.fixture(scope="module")
 def shards(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The phantom's volumes, with patches stored. Read only."""
+    """The phantom's volumes, prepared with another compression than the default. Read only."""
     folder = tmp_path_factory.mktemp("patches") / "shards"
-    prepare(job_of(small_dataset, folder), recipe_overrides={"materialise": "float32"})
+    prepare(job_of(small_dataset, folder), recipe_overrides={"compression": "gzip"})
     return folder
 
 
@@ -62,26 +62,6 @@ def test_volumes_voxels_and_truth_lie_on_the_scans_own_grid(small_dataset: Path,
         assert np.array_equal(case.voxels.labels, truth[tuple(case.voxels.candidates.T)])
 
 
-def test_a_patch_of_a_phantom_is_read_from_either_form(shards: Path) -> None:
-    entries = load_manifest(shards).volumes
-    selection = {entry.case: first_stage(read_voxels(shards, entry), case=entry.case, seed=0) for entry in entries}
-    keys = {"batch_size": 16, "seed": 1, "shuffle": False}
-    with (
-        PatchReader(shards, entries, patch_size=(11, 11, 11), selection=selection, **keys) as cut,
-        StoredPatchReader(shards, entries, **keys) as stored,
-    ):
-        by_place = [
-            {
-                (int(k), *c.tolist()): (image.tobytes(), float(mask[0]))
-                for batch in reader.epoch(1)
-                for image, mask, k, c in zip(batch.images, batch.masks, batch.cases, batch.centres, strict=True)
-            }
-            for reader in (cut, stored)
-        ]
-    assert by_place[0] == by_place[1]
-    assert len(by_place[0]) == sum(entry.patches for entry in entries) > 20
-
-
 def test_preparing_again_does_nothing_and_makes_only_what_is_missing(
     small_dataset: Path, shards: Path, tmp_path: Path
 ) -> None:
@@ -92,7 +72,7 @@ def test_preparing_again_does_nothing_and_makes_only_what_is_missing(
     lost = copy / manifest.cases[1].file
     lost.unlink()
     (copy / "manifest.json").unlink()  # a prepare that was stopped
-    again = prepare(job_of(small_dataset, copy), recipe_overrides={"materialise": "float32"})
+    again = prepare(job_of(small_dataset, copy), recipe_overrides={"compression": "gzip"})
     assert again == manifest
     verify_shards(copy, again)
     assert [path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp] == [lost]
@@ -101,7 +81,7 @@ def test_preparing_again_does_nothing_and_makes_only_what_is_missing(
 def test_a_folder_of_another_recipe_is_refused_before_and_after_its_manifest(
     small_dataset: Path, shards: Path, small_shards: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ShardError, match=r"another recipe \(it differs in materialise\)"):
+    with pytest.raises(ShardError, match=r"another recipe \(it differs in compression\)"):
         prepare(job_of(small_dataset, shards))
     with pytest.raises(ShardError, match="another recipe"):
         prepare(job_of(small_dataset, small_shards))
@@ -165,15 +145,12 @@ def test_cases_without_lesions_or_candidates_are_stored_and_said(
 
 def test_the_command_says_what_there_is_and_what_to_do_next(small_dataset: Path, tmp_path: Path) -> None:
     output = tmp_path / "shards"
-    done = run("prepare", small_dataset, "--recipe", "patches3d", "--materialise", "float16", "-o", output)
+    done = run("prepare", small_dataset, "--recipe", "patches3d", "-o", output)
     said = " ".join(done.stdout.split())
     assert done.code == 0, done.stderr
     assert "4 cases (2 train, 1 validation, 1 test)" in said
-    assert "stored patches of 11x11x11x3 (FLAIR, T1w, T2w)" in said
+    assert "lesion voxels, patches of 11x11x11x3 (FLAIR, T1w, T2w)" in said
     assert "next: mspipeline train cascade3d" in said
-    refused = run("prepare", small_dataset, "--materialise", "float32", "-o", tmp_path / "other")
-    assert refused.code == 78
-    assert "recipe slices2d with its overrides: unknown key 'materialise'" in refused.error
 
 
 @pytest.mark.real

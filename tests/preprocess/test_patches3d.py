@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from mspipeline.config import parse
 from mspipeline.errors import ConfigError, DatasetError, VolumeError
@@ -100,7 +101,7 @@ def test_the_built_in_file_lists_every_default() -> None:
 
 
 def test_overrides_and_files_of_ones_own_are_read_as_what_they_say_they_are(tmp_path: Path) -> None:
-    changed = load_recipe("patches3d", {"modalities": ["FLAIR", "T1w"], "materialise": "float16"})
+    changed = load_recipe("patches3d", {"modalities": ["FLAIR", "T1w"], "compression": "gzip"})
     assert isinstance(changed, PatchRecipe)
     assert changed.image_shape == (11, 11, 11, 2)
     own = tmp_path / "own.toml"
@@ -142,3 +143,10 @@ def test_a_wrong_recipe_is_one_line() -> None:
         parse({"modalities": ["FLAIR", "FLAIR"]}, PatchRecipe, where="recipe")
     with pytest.raises(ConfigError, match=r"unknown key 'spred'; did you mean 'spread'"):
         parse({"spred": "brain"}, PatchRecipe, where="recipe")
+
+
+def test_a_recipe_of_shards_that_version_0_1_wrote_is_read() -> None:
+    keys = {"kind": "patches3d", "modalities": ["FLAIR"], "materialise": "none", "materialised_negatives": 1.0}
+    assert PatchRecipe.model_validate(keys).modalities == ("FLAIR",)
+    with pytest.raises(ValidationError, match="materialise"):
+        PatchRecipe.model_validate({"modalities": ["FLAIR"], "materialise": "float32"})

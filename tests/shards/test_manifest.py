@@ -121,7 +121,7 @@ def test_shards_of_another_recipe_are_refused_with_the_right_one(shards: Path, p
         load_manifest(patch_shards).subset("train")
     document = read_json(patch_shards / "manifest.json", what="", remedy="")
     for case in document["cases"]:
-        for key in ("kind", "volume_shape", "candidates", "patches"):
+        for key in ("kind", "volume_shape", "candidates"):
             del case[key]
         case |= {"slices": 4, "image_shape": [8, 9, 1], "lesion_slices": 1}
     write_json(shards / "manifest.json", {**document, "recipe": {"kind": "slices2d"}})
@@ -169,3 +169,9 @@ def test_missing_and_changed_shards_are_named_together_with_the_remedy(shards: P
         match=r"2 of 3 shards .*sub-01\.h5 is missing, cases/sub-03\.h5 has changed.*run `mspipeline prepare` again",
     ):
         verify_shards(shards, load_manifest(shards))
+
+
+def test_an_entry_of_patch_shards_that_version_0_1_wrote_is_read() -> None:
+    entry = {"case": "sub-00", "file": "cases/sub-00.h5", "sha256": "00", "bytes": 9, "image_shape": [5, 5, 5, 2]}
+    voxels = {"volume_shape": [9, 8, 7], "candidates": 44, "lesion_voxels": 4, "patches": 8}
+    assert PatchEntry.model_validate({"kind": "patches3d", **entry, **voxels}).candidates == 44

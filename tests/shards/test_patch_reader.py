@@ -19,7 +19,7 @@ from mspipeline.errors import ShardError
 from mspipeline.patches.augment import augmentation
 from mspipeline.patches.sampling import PatchSelection, held_out
 from mspipeline.shards.blocks import PatchBatch
-from mspipeline.shards.patch_reader import PatchReader, StoredPatchReader, read_patch_case, read_voxels
+from mspipeline.shards.patch_reader import PatchReader, read_patch_case, read_voxels
 from tests.shards.patch_cases import LESIONS, SIZE, Prepared, plain_patch, prepare
 
 CASES = 6
@@ -30,7 +30,7 @@ PATCHES = 5 * 8
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return prepare(tmp_path_factory.mktemp("shards"), CASES, materialise="float32")
+    return prepare(tmp_path_factory.mktemp("shards"), CASES)
 
 
 @pytest.fixture
@@ -49,10 +49,6 @@ def _no_thread_is_left() -> Iterator[None]:
 def reader_of(made: Prepared, **keys: Any) -> PatchReader:
     settings = {"patch_size": SIZE, "selection": made.selection, "batch_size": 6, "seed": 3, "shuffle": True}
     return PatchReader(made.folder, made.entries, **{**settings, **keys})
-
-
-def stored_reader_of(made: Prepared, **keys: Any) -> StoredPatchReader:
-    return StoredPatchReader(made.folder, made.entries, **{"batch_size": 6, "seed": 3, "shuffle": True, **keys})
 
 
 def places(batches: Iterable[PatchBatch]) -> list[tuple[int, ...]]:
@@ -269,35 +265,6 @@ def test_each_batch_of_each_epoch_has_a_generator_of_its_own_and_always_the_same
     assert noted(3) == noted(3)
 
 
-# ---- stored patches ----
-
-
-@pytest.mark.parametrize("memory_bytes", [1 << 30, 1])
-def test_stored_patches_come_through_the_same_interface(shards: Prepared, memory_bytes: int) -> None:
-    reader = stored_reader_of(shards, memory_bytes=memory_bytes)
-    assert (reader.images, reader.steps, reader.case_ids[2]) == (PATCHES, 7, "sub-02")
-    batches = list(reader.epoch(1))
-    check_patches(shards, batches)
-    assert sorted(places(batches)) == sorted(places(reader_of(shards).epoch(1)))  # both draw with seed 0 here
-    assert digest(reader.epoch(1)) == digest(batches)
-    assert digest(reader.epoch(1, first_step=3)) == digest(batches[3:])
-    assert digest(reader.epoch(2)) != digest(batches)
-
-
-def test_stored_half_precision_is_read_as_float32(tmp_path: Path) -> None:
-    made = prepare(tmp_path, 1, materialise="float16")
-    (batch,) = stored_reader_of(made, batch_size=8).epoch(1)
-    assert batch.images.dtype == np.float32
-    for image, centre in zip(batch.images, batch.centres, strict=True):
-        assert np.array_equal(image, plain_patch(made.cases[0].image, centre).astype(np.float16).astype(np.float32))
-
-
-def test_where_no_patches_are_stored_the_line_says_how_to(tmp_path: Path) -> None:
-    made = prepare(tmp_path, 3)
-    with pytest.raises(ShardError, match=r"no patches are stored \(sub-00, sub-01\); .*--materialise float32"):
-        stored_reader_of(made)
-
-
 # ---- damage and threads ----
 
 
@@ -331,9 +298,8 @@ def test_every_kind_of_damage_names_the_case(spoilt: Prepared, damage: str) -> N
     path.write_bytes({"torn": content[: len(content) // 2], "of another case": other}.get(damage, b"not HDF5"))
     if damage == "deleted":
         path.unlink()
-    for reader in (reader_of(spoilt), stored_reader_of(spoilt)):
-        with pytest.raises(ShardError, match="case sub-03 is missing or damaged"):
-            list(reader.epoch(1))
+    with pytest.raises(ShardError, match="case sub-03 is missing or damaged"):
+        list(reader_of(spoilt).epoch(1))
     for read in (read_patch_case, read_voxels):
         with pytest.raises(ShardError, match=r"sub-03.*run `mspipeline prepare` again"):
             read(spoilt.folder, spoilt.entries[3])

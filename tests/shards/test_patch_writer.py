@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from mspipeline.errors import ShapeError, ShardError
-from mspipeline.shards.patch_writer import PATCHES_A_CHUNK, write_patch_shard
+from mspipeline.shards.patch_writer import write_patch_shard
 from mspipeline.shards.writer import read_entry
 from mspipeline.volume import ScanGrid
-from tests.shards.patch_cases import GRID, LESIONS, SHAPE, SOURCES, plain_patch, prepared
+from tests.shards.patch_cases import GRID, LESIONS, SHAPE, SOURCES, prepared
 
 
 @pytest.mark.parametrize("compression", ["none", "lzf", "gzip"])
@@ -31,7 +31,7 @@ def test_a_shard_holds_the_volume_once_and_the_voxels_to_cut_around(
     content = (tmp_path / "cases/sub-00.h5").read_bytes()
     assert (entry.file, entry.sha256) == ("cases/sub-00.h5", hashlib.sha256(content).hexdigest())
     assert (entry.image_shape, entry.volume_shape, entry.bytes) == ((5, 5, 5, 2), SHAPE, len(content))
-    assert (entry.candidates, entry.lesion_voxels, entry.patches) == (44, 4, 0)
+    assert (entry.candidates, entry.lesion_voxels) == (44, 4)
     assert entry.volume_bytes == case.image.nbytes
     with h5py.File(tmp_path / entry.file) as file:
         assert (file["image"].dtype, file["image"].chunks, file["image"].fletcher32) == (np.float32, (1, 8, 7, 2), True)
@@ -42,7 +42,6 @@ def test_a_shard_holds_the_volume_once_and_the_voxels_to_cut_around(
         assert np.array_equal(candidates, np.argwhere(case.image[..., 0] > 0.5))
         assert sorted(map(tuple, candidates[labels == 1].tolist())) == sorted(LESIONS)
         assert (candidates.dtype, labels.dtype, file["lesions"].dtype) == (np.int32, np.uint8, np.int32)
-        assert "patches" not in file
         assert file.attrs["kind"] == "patches3d"
         assert file.attrs["patch_size"].tolist() == [5, 5, 5]
         assert ScanGrid.from_json(json.loads(file.attrs["scan_grid"])).same_as(GRID)
@@ -50,57 +49,19 @@ def test_a_shard_holds_the_volume_once_and_the_voxels_to_cut_around(
         assert file.attrs["brain_source"] == "mask"
 
 
-def test_equal_cases_give_equal_bytes_whatever_the_threads(tmp_path: Path) -> None:
-    case = prepared(materialise="float32")
-    one = write_patch_shard(tmp_path / "a", "sub-00", case, SOURCES, threads=1)
-    two = write_patch_shard(tmp_path / "b", "sub-00", case, SOURCES, threads=2)
-    assert one == two
-    assert (tmp_path / "a" / one.file).read_bytes() == (tmp_path / "b" / one.file).read_bytes()
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_materialised_patches_are_all_lesions_and_as_many_others_each_with_its_label(
-    tmp_path: Path, dtype: Literal["float32", "float16"]
-) -> None:
-    case = prepared(materialise=dtype)
-    entry = write_patch_shard(tmp_path, "sub-00", case, SOURCES)
-    assert entry.patches == 8
-    with h5py.File(tmp_path / entry.file) as file:
-        patches, centres, labels = file["patches"][...], file["patch_centres"][...], file["patch_labels"][...]
-    assert patches.dtype == dtype
-    for patch, centre, label in zip(patches, centres, labels, strict=True):
-        assert np.array_equal(patch, plain_patch(case.image, centre).astype(dtype))
-        assert patch[2, 2, 2, 0] == (1 if label else np.dtype(dtype).type(0.6))
-    assert sorted(map(tuple, centres[labels == 1].tolist())) == sorted(LESIONS)
-    assert labels.tolist() not in ([1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1])  # in random order
-
-
-def test_more_patches_than_a_chunk_are_stored_in_chunks(tmp_path: Path) -> None:
-    case = prepared(materialise="float32", candidates_above=-1.0, materialised_negatives=60.0)
-    entry = write_patch_shard(tmp_path, "sub-00", case, SOURCES)
-    assert entry.patches == 4 + 240
-    with h5py.File(tmp_path / entry.file) as file:
-        assert file["patches"].chunks == (PATCHES_A_CHUNK, 5, 5, 5, 2)
-        for patch, centre in zip(file["patches"][...], file["patch_centres"][...], strict=True):
-            assert np.array_equal(patch, plain_patch(case.image, centre))
-
-
-@pytest.mark.parametrize("materialise", ["none", "float32"])
-def test_a_case_without_lesions_is_stored_and_said(
-    tmp_path: Path, materialise: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_case_without_lesions_is_stored_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        entry = write_patch_shard(tmp_path, "sub-00", prepared(lesions=False, materialise=materialise), SOURCES)
-    assert (entry.candidates, entry.lesion_voxels, entry.patches) == (40, 0, 0)
+        entry = write_patch_shard(tmp_path, "sub-00", prepared(lesions=False), SOURCES)
+    assert (entry.candidates, entry.lesion_voxels) == (40, 0)
     assert "case without lesions case=sub-00: training leaves it out" in caplog.text
     assert read_entry(tmp_path, "sub-00")[0] == entry
 
 
 def test_a_case_without_candidates_is_stored_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    case = prepared(candidates_above=50.0, materialise="float16")
+    case = prepared(candidates_above=50.0)
     with caplog.at_level(logging.WARNING):
         entry = write_patch_shard(tmp_path, "sub-00", case, SOURCES)
-    assert (entry.candidates, entry.lesion_voxels, entry.patches) == (0, 4, 4)
+    assert (entry.candidates, entry.lesion_voxels) == (0, 4)
     assert "case without candidates case=sub-00" in caplog.text
     assert read_entry(tmp_path, "sub-00")[0] == entry
 
@@ -113,14 +74,14 @@ def test_a_case_without_a_lesion_mask_is_no_shard(tmp_path: Path) -> None:
 
 
 def test_a_shard_says_what_it_was_made_from(tmp_path: Path) -> None:
-    case = prepared(materialise="float32")
+    case = prepared()
     entry = write_patch_shard(tmp_path, "sub-00", case, SOURCES)
     assert read_entry(tmp_path, "sub-00") == (entry, case.recipe.hash, SOURCES)
 
 
-@pytest.mark.parametrize("dataset", ["image", "candidates", "lesions", "scan_mask", "patches", "patch_centres"])
+@pytest.mark.parametrize("dataset", ["image", "candidates", "lesions", "scan_mask"])
 def test_a_flipped_byte_is_noticed_wherever_it_is(tmp_path: Path, dataset: str) -> None:
-    write_patch_shard(tmp_path, "sub-00", prepared(materialise="float32"), SOURCES)
+    write_patch_shard(tmp_path, "sub-00", prepared(), SOURCES)
     path = tmp_path / "cases/sub-00.h5"
     content = bytearray(path.read_bytes())
     with h5py.File(path) as file:
