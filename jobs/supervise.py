@@ -98,7 +98,7 @@ def supervise(
         # Until here the child was kept as a zombie: its last counters could be read and its PID was not given away.
         signals.forward_to(None)
         _, status, usage = os.wait4(pid, 0)
-    if gpus:
+    if gpus and sampled.complete:  # else a reading may hang in the driver, and closing it would hang as well
         gpus.close()
     code = os.waitstatus_to_exitcode(status)
     peaks = [sampled.peak_rss_bytes] if sampled.peak_rss_bytes is not None else []
@@ -119,6 +119,7 @@ def supervise(
         "signal": _signal_name(-code) if code < 0 else None,
         "peak_rss_bytes": max(peaks, default=None),
         "samples": sampled.samples,
+        "telemetry_complete": sampled.complete,
         "sampler_cpu_seconds": sampled.cpu_seconds,
     }
     _close(stream, telemetry, document)
@@ -219,7 +220,7 @@ def _end_leftovers(tree: ProcessTree) -> None:
         while (leftovers := tree.descendants()) and time.monotonic() < deadline:
             for process in leftovers:
                 if process.pid not in asked:
-                    with suppress(psutil.Error):
+                    with suppress(psutil.Error, OSError):
                         ask(process)
                     asked.add(process.pid)
             time.sleep(0.02)

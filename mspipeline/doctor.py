@@ -74,7 +74,8 @@ def _gpu() -> Finding:
     gpus = open_gpus()
     if gpus is None:
         return Finding("GPU", "missing", "no NVIDIA driver answers", "jobs run on the CPU; GPU columns stay empty")
-    return Finding("GPU", "ok", ", ".join(gpus.names))
+    names = gpus.names or [f"{len(gpus)} without a readable name"]
+    return Finding("GPU", "ok", ", ".join(names))
 
 
 def _site(name: str, probe: bool) -> list[Finding]:

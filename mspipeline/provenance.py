@@ -35,6 +35,7 @@ def provenance(
     process, for `slurm_job`.
     """
     gpu_names, gpu_driver = _gpus(visible_gpus)
+    cpus = allocated_cpus(os.getpid())
     return {
         "commit": commit or checkout_commit(Path(__file__).resolve().parent),
         "image_digest": image_digest,
@@ -44,7 +45,7 @@ def provenance(
         **slurm_job(environ or {}),
         "kernel": platform.release(),
         "cpu_model": cpu_model(Path("/proc/cpuinfo")),
-        "cpus_allocated": math.ceil(allocated_cpus(os.getpid())),
+        "cpus_allocated": None if cpus is None else math.ceil(cpus),
         "memory_bytes": allocated_memory_bytes(os.getpid()),
         "gpu_name": gpu_names,
         "gpu_driver": gpu_driver,

@@ -10,17 +10,23 @@ _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def allocated_cpus(pid: int, *, proc: Path = _PROC, cgroups: Path = _CGROUPS) -> float:
+def allocated_cpus(pid: int, *, proc: Path = _PROC, cgroups: Path = _CGROUPS) -> float | None:
     """The cores that `pid` may use: those of its affinity mask, or fewer where a cgroup's quota is lower.
 
-    A quota of 150 ms in each 100 ms gives 1.5. Raises ProcessLookupError where there is no such process.
+    A quota of 150 ms in each 100 ms gives 1.5. None where the mask cannot be read (a sandbox forbids the call). Raises
+    ProcessLookupError where there is no such process.
     """
-    limits = [float(len(os.sched_getaffinity(pid)))]
+    try:
+        limits = [float(len(os.sched_getaffinity(pid)))]
+    except ProcessLookupError:
+        raise
+    except OSError:
+        return None
     for folder in _folders(pid, "cpu", proc, cgroups):
         quota, _, period = (_text(folder / "cpu.max") or "").partition(" ")
         if not quota:
             quota, period = _text(folder / "cpu.cfs_quota_us") or "", _text(folder / "cpu.cfs_period_us") or ""
-        if quota.isdecimal() and period.isdecimal() and int(period):  # "max" and "-1" set no limit
+        if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):  # "max" and "-1" set no limit
             limits.append(int(quota) / int(period))
     return min(limits)
 
@@ -30,7 +36,7 @@ def allocated_memory_bytes(pid: int, *, proc: Path = _PROC, cgroups: Path = _CGR
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for folder in _folders(pid, "memory", proc, cgroups):
         limit = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes") or ""
-        if limit.isdecimal():
+        if limit.isdecimal() and int(limit):
             limits.append(int(limit))
     return min(limits)
 
@@ -42,7 +48,10 @@ def _folders(pid: int, controller: str, proc: Path, cgroups: Path) -> Iterator[P
     the host and not exist: then the mount's root, which is met last, is the container's own.
     """
     for line in (_text(proc / str(pid) / "cgroup") or "").splitlines():
-        _, controllers, path = line.split(":", 2)
+        _, first, rest = line.partition(":")
+        controllers, second, path = rest.partition(":")
+        if not (first and second):  # no line that a kernel writes
+            continue
         if controllers == "":
             mounts = [cgroups, cgroups / "unified"]
         elif controller in controllers.split(","):
@@ -55,7 +64,8 @@ def _folders(pid: int, controller: str, proc: Path, cgroups: Path) -> Iterator[P
 
 
 def _text(path: Path) -> str | None:
+    """What a file holds, None where it is absent or unreadable. A cgroup's name may be of any bytes."""
     try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
+        return path.read_text(encoding="utf-8", errors="surrogateescape").strip()
+    except (OSError, ValueError):  # ValueError: a NUL in a name that was made of garbage
         return None

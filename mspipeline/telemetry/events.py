@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, get_args
 
-from mspipeline.errors import StorageError
+from mspipeline.errors import StorageError, TableError
 from mspipeline.telemetry.schema import EVENTS, Identity
 from mspipeline.telemetry.shard import StreamWriter
 
@@ -23,13 +23,18 @@ class EventWriter:
     """Begin and end of phases, each on disk before the call returns (0.2 ms).
 
     path: the attempt's `TelemetryPaths(folder).events`; None writes nothing, through the same interface.
-    A disk that fails is logged once, then nothing more is written: a job does not die of its telemetry.
-    Raises TableError where the file is there already, StorageError where it cannot be made.
+    A disk that fails is logged once, and what it refused goes out with the next event: a job does not die of its
+    telemetry, not even where the file cannot be made. Raises TableError where the file is there already.
     """
 
     def __init__(self, path: Path | None, identity: Identity) -> None:
         self._identity = identity
-        self._stream = None if path is None else StreamWriter(path, EVENTS)
+        self._stream: StreamWriter | None = None
+        self._refused = False
+        try:
+            self._stream = None if path is None else StreamWriter(path, EVENTS)
+        except StorageError as error:
+            log.warning("phases are not recorded: %s", error)
 
     def begin(self, phase: Phase, epoch: int | None = None) -> None:
         """The job enters a phase. Phases may nest. epoch: counted from 1."""
@@ -72,6 +77,7 @@ class EventWriter:
             return
         try:
             self._stream.write([{**self._identity.stamp(), "kind": kind, "phase": phase, "epoch": epoch}])
-        except StorageError as error:
-            log.warning("phase events stop here: %s", error)
-            self._stream = None
+        except (StorageError, TableError) as error:
+            if not self._refused:
+                log.warning("phase events are not written, they are kept and tried again: %s", error)
+            self._refused = True

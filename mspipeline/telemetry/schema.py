@@ -268,5 +268,6 @@ RUNS = _schema(
         _later("collapsed", pa.bool_()),
         _later("collapsed_to", _LABEL),  # "nothing" or "everything"
         _later("collapsed_epoch", pa.int32()),  # the first epoch of those, counted through all stages of a cascade
+        _later("telemetry_complete", pa.bool_()),  # false where samples or phases of an attempt were cut off or lost
     ],
 )

@@ -5,6 +5,7 @@ A Parquet or Arrow FILE killed before its footer is unreadable; a STREAM gives b
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from mspipeline.errors import StorageError, TableError
+
+WAITING_BYTES = 16_000_000
+"""The most that a writer keeps of what the system refused: some 10,000 batches of samples."""
 
 _START = b"\xff\xff\xff\xff"  # Arrow's continuation marker, the first bytes of every message
 
@@ -29,7 +33,7 @@ class StreamWriter:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("xb")
+            self._file = path.open("xb", buffering=0)
         except FileExistsError:
             raise TableError(
                 f"{path}: there already, and a stream has one writer; name a new telemetry folder"
@@ -39,23 +43,31 @@ class StreamWriter:
         self._path = path
         self._schema = schema
         self._names = frozenset(schema.names)
+        self._outgoing = _Outgoing()
         options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
-        self._stream = pa.ipc.new_stream(pa.PythonFile(self._file, mode="w"), schema, options=options)
+        self._stream = pa.ipc.new_stream(pa.PythonFile(self._outgoing, mode="w"), schema, options=options)
+
+    @property
+    def overfull(self) -> bool:
+        """Whether more than `WAITING_BYTES` wait for a system that refuses them: time to give up."""
+        return len(self._outgoing.waiting) > WAITING_BYTES
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows; a missing key is null, an unknown key a KeyError.
 
-        Raises StorageError where the system refuses. The rows are then kept and go out before the next ones, so the
-        stream stays readable when there is space again.
+        Raises StorageError where the system refuses. The rows are then kept and go out before the next ones, from the
+        very byte at which the system stopped, so the stream stays readable when there is space again. Raises TableError
+        where a value does not fit its column: then none of the rows is kept.
         """
         for row in rows:
             if unknown := row.keys() - self._names:
                 raise KeyError(f"{sorted(unknown)} not in the schema")
         try:
-            self._stream.write_batch(pa.RecordBatch.from_pylist([dict(row) for row in rows], schema=self._schema))
-            self._file.flush()
-        except OSError as error:
-            raise _storage_error(self._path, error) from error
+            batch = pa.RecordBatch.from_pylist([dict(row) for row in rows], schema=self._schema)
+        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+            raise TableError(f"{self._path}: a value does not fit its column ({error})") from error
+        self._stream.write_batch(batch)
+        self._send()
 
     def close(self) -> None:
         """End the stream. Closing twice does nothing. Raises StorageError where the system refuses the last bytes."""
@@ -63,7 +75,19 @@ class StreamWriter:
             return
         try:
             self._stream.close()
-            self._file.close()
+            self._send()
+        finally:
+            try:
+                self._file.close()
+            except OSError as error:
+                raise _storage_error(self._path, error) from error
+
+    def _send(self) -> None:
+        waiting = self._outgoing.waiting
+        try:
+            while waiting:
+                sent = self._file.write(waiting)
+                del waiting[:sent]
         except OSError as error:
             raise _storage_error(self._path, error) from error
 
@@ -76,34 +100,59 @@ class StreamWriter:
         self.close()
 
 
+class _Outgoing(io.RawIOBase):
+    """Where Arrow writes its messages: bytes that wait to be handed to the system, in order."""
+
+    def __init__(self) -> None:
+        self.waiting = bytearray()
+        self._written = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self.waiting += data
+        self._written += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._written
+
+
 def read_stream(path: Path, schema: pa.Schema) -> pa.Table:
     """Every whole batch of a stream, past a torn tail; an empty table where nothing was flushed.
 
-    Raises TableError where the file is missing, is no Arrow stream, or holds another schema.
+    Raises TableError where the file is missing, cannot be read, is no Arrow stream, or holds another schema or values
+    that no column can have.
     """
-    batches = []
     try:
-        with pa.OSFile(str(path), "rb") as source:
-            if not _START.startswith(source.read(len(_START))):
-                raise TableError(f"{path}: not an Arrow stream; remove this telemetry folder or run the job again")
-            source.seek(0)
-            reader = pa.ipc.open_stream(source)
-            if not reader.schema.equals(schema):
-                raise TableError(f"{path}: holds columns {_columns(reader.schema)}, expected {_columns(schema)}")
-            while True:
-                batches.append(reader.read_next_batch())
-    except StopIteration:
-        pass
+        data = path.read_bytes()
     except FileNotFoundError:
         raise TableError(f"{path}: no such telemetry stream") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise TableError(f"{path}: cannot be read ({error})") from error
-    except (pa.ArrowInvalid, OSError):
+    except OSError as error:
+        raise TableError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not _START.startswith(data[: len(_START)]):
+        raise TableError(f"{path}: not an Arrow stream; remove this telemetry folder or run the job again")
+    batches = []
+    try:
+        reader = pa.ipc.open_stream(pa.py_buffer(data))
+        if not reader.schema.equals(schema):
+            raise TableError(f"{path}: holds columns {_columns(reader.schema)}, expected {_columns(schema)}")
+        while True:
+            batches.append(reader.read_next_batch())
+    except StopIteration:
+        pass
+    except (pa.ArrowException, OSError, ValueError):
         pass  # the writer was killed: what was flushed before stands
     if not batches:
         return schema.empty_table()
     # Each batch may carry a dictionary of its own. Casting batch by batch takes ten times as long: 20,000 in 7 s.
-    return pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().cast(schema)
+    table = pa.Table.from_batches(batches)
+    try:
+        table.validate(full=True)  # a damaged disk: indices outside a dictionary would be read from anywhere
+        return table.unify_dictionaries().combine_chunks().cast(schema)
+    except pa.ArrowException as error:
+        raise TableError(f"{path}: holds damaged values ({error}); remove this telemetry folder") from error
 
 
 def _columns(schema: pa.Schema) -> str:

@@ -123,7 +123,7 @@ def test_the_ending_says_what_ran_when_and_how(telemetry: TelemetryPaths) -> Non
     assert list(document) == [
         *("schema_version", "job", "attempt", "command", "started_utc", "ended_utc"),
         *("started_monotonic_ns", "ended_monotonic_ns", "exit_code", "signal", "peak_rss_bytes", "samples"),
-        "sampler_cpu_seconds",
+        *("telemetry_complete", "sampler_cpu_seconds"),
     ]
     assert (document["schema_version"], document["job"], document["attempt"]) == (1, "train", 0)
     assert document["command"] == python("import time; time.sleep(0.3)")

@@ -36,6 +36,10 @@ def machine(folder: Path, membership: str, files: dict[str, str]) -> dict[str, P
         ("4:cpu,cpuacct:/job", {"cpu/job/cpu.cfs_quota_us": "10000", "cpu/job/cpu.cfs_period_us": "100000"}, 0.1),
         ("3:memory:/\n0::/", {"unified/cpu.max": "75000 100000"}, 0.75),
         ("", {}, CORES),
+        ("0::/", {"cpu.max": "0 100000"}, CORES),  # a quota of nothing is no quota
+        ("0::/", {"cpu.max": ""}, CORES),
+        ("no line of a kernel's\n0::/", {"cpu.max": "50000 100000"}, 0.5),
+        ("0::/k\u00f6ln", {"k\u00f6ln/cpu.max": "50000 100000"}, 0.5),
     ],
 )
 def test_cores_are_those_of_the_mask_or_of_a_lower_quota(
@@ -52,12 +56,30 @@ def test_cores_are_those_of_the_mask_or_of_a_lower_quota(
         ("4:memory:/job", {"memory/job/memory.limit_in_bytes": "5000000"}, 5_000_000),
         ("4:memory:/", {"memory/memory.limit_in_bytes": "9223372036854771712"}, MACHINE),
         ("4:cpu:/", {"cpu/memory.limit_in_bytes": "1"}, MACHINE),
+        ("0::/", {"memory.max": "0"}, MACHINE),
     ],
 )
 def test_memory_is_the_machines_or_a_lower_limit(
     tmp_path: Path, membership: str, files: dict[str, str], expected: int
 ) -> None:
     assert allocated_memory_bytes(PID, **machine(tmp_path, membership, files)) == expected
+
+
+def test_a_cgroup_of_any_bytes_is_followed(tmp_path: Path) -> None:
+    places = machine(tmp_path, "", {})
+    (tmp_path / "proc" / str(PID) / "cgroup").write_bytes(b"0::/k\xf6ln\n0::/null\x00byte\n")
+    folder = tmp_path / "cgroup" / os.fsdecode(b"k\xf6ln")
+    folder.mkdir(parents=True)
+    (folder / "cpu.max").write_text("50000 100000\n")
+    assert allocated_cpus(PID, **places) == 0.5
+
+
+def test_a_mask_that_a_sandbox_forbids_to_read_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int) -> set[int]:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_getaffinity", refuse)
+    assert allocated_cpus(PID) is None
 
 
 def test_a_process_bound_to_one_core_has_one(tmp_path: Path) -> None:
@@ -71,5 +93,5 @@ def test_a_process_bound_to_one_core_has_one(tmp_path: Path) -> None:
 
 
 def test_this_machine_gives_a_sound_answer() -> None:
-    assert 0 < allocated_cpus(PID) <= CORES
+    assert 0 < (allocated_cpus(PID) or 0) <= CORES
     assert 0 < allocated_memory_bytes(PID) <= MACHINE

@@ -161,6 +161,80 @@ def test_a_mig_slice_is_opened_by_its_uuid_and_tells_what_it_can() -> None:
     assert reading.gpu_power_watts == 35.25
 
 
+@pytest.mark.parametrize(
+    "error", [NvmlError("Unknown Error"), b"\xf8\x95", AttributeError("no such function"), OSError(5)]
+)
+def test_a_driver_that_answers_with_anything_at_all_has_unknown_values(error: Exception | bytes) -> None:
+    nvml = FakeNvml(count=1)
+
+    def fail(*_: Any) -> Any:
+        if isinstance(error, bytes):
+            return error.decode()  # as pynvml does with strings that are not UTF-8: driver 555 under WSL
+        raise error
+
+    for name in vars(nvml):
+        if name.startswith(("nvmlDeviceGet", "nvmlSystem")) and not name.endswith(("Count", "HandleByIndex")):
+            setattr(nvml, name, fail)
+    gpus = open_gpus(None, nvml)
+    assert gpus is not None
+    assert set(vars(gpus.read()[0]).values()) == {None}
+    assert (gpus.names, gpus.driver) == ([], None)
+    assert open_gpus("GPU-aaaa", nvml) is None
+    nvml.nvmlShutdown = fail
+    gpus.close()
+
+
+def test_bytes_of_an_early_pynvml_are_text() -> None:
+    nvml = FakeNvml(count=1)
+    nvml.nvmlDeviceGetName = nvml.nvmlSystemGetDriverVersion = lambda *_: b"Tesla T4"
+    nvml.nvmlDeviceGetUUID = lambda handle: b"GPU-aaaa1111"
+    gpus = open_gpus("GPU-aaaa", nvml)
+    assert gpus is not None
+    assert (gpus.names, gpus.driver) == (["Tesla T4"], "Tesla T4")
+    assert gpus.read()[0].device_uuid == "GPU-aaaa1111"
+
+
+def test_values_that_nvml_fills_in_where_it_has_none_are_unknown() -> None:
+    nvml, not_available = FakeNvml(count=1), 2**64 - 1
+    gpus = open_gpus(None, nvml)
+    assert gpus is not None
+    nvml.nvmlDeviceGetMemoryInfo = lambda handle: SimpleNamespace(used=not_available, total=not_available)
+    nvml.nvmlDeviceGetUtilizationRates = lambda handle: SimpleNamespace(gpu=2**32 - 1, memory=101)
+    nvml.nvmlDeviceGetPowerUsage = nvml.nvmlDeviceGetTemperature = lambda *_: 2**32 - 1
+    nvml.energy_mj[0] = not_available
+    reading = vars(gpus.read()[0])
+    assert {name for name, value in reading.items() if value is not None} == {"device_uuid"}
+    nvml.nvmlDeviceGetMemoryInfo = lambda handle: SimpleNamespace(used=5, total=0)
+    assert (gpus.read()[0].gpu_memory_used_bytes, gpus.read()[0].gpu_memory_total_bytes) == (5, None)
+
+
+def test_energy_stays_unknown_after_a_reset_although_the_counter_passes_its_start_again() -> None:
+    nvml = FakeNvml(count=1)
+    gpus = open_gpus(None, nvml)
+    assert gpus is not None
+    nvml.energy_mj[0] = 3
+    assert gpus.read()[0].gpu_energy_joules_total is None
+    nvml.energy_mj[0] = 2_000_000
+    assert gpus.read()[0].gpu_energy_joules_total is None
+
+
+def test_a_device_that_cannot_be_opened_is_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    nvml = FakeNvml(count=3)
+
+    def by_index(index: int) -> int:
+        if index == 1:
+            raise NvmlError("GPU is lost")
+        return index
+
+    nvml.nvmlDeviceGetHandleByIndex = by_index
+    assert uuids(None, nvml) == ["GPU-aaaa1111", "GPU-bbbb3333"]
+    assert "1 of 3 GPUs are not sampled" in caplog.text
+
+
+def test_a_mig_slice_that_is_not_there_ends_the_list_and_keeps_what_was_before_it() -> None:
+    assert uuids("0,MIG-eeee,1", FakeNvml()) == ["GPU-aaaa1111"]
+
+
 def test_a_mig_slice_that_is_not_there_gives_no_gpus() -> None:
     nvml = FakeNvml()
     assert open_gpus("MIG-eeee", nvml) is None

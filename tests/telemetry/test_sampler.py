@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import logging
+import resource
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -36,6 +41,13 @@ def two_gpus() -> ModuleType:
     nvml.nvmlDeviceGetUUID = lambda handle: f"GPU-{handle}"
     nvml.nvmlDeviceGetMemoryInfo = lambda handle: SimpleNamespace(used=10 + handle, total=100)
     return nvml  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class SimpleReading:
+    """A reading of a GPU that no column holds."""
+
+    gpu_power_watts: complex
 
 
 def test_samples_keep_to_an_absolute_schedule(start: Start, tmp_path: Path) -> None:
@@ -124,6 +136,91 @@ def test_the_peak_is_that_of_the_samples(start: Start, tmp_path: Path) -> None:
     assert peak == max(row for row in rows if row is not None)
     assert peak > 150e6
     assert rows[-1] is None
+
+
+def test_a_reading_that_raises_whatever_it_likes_is_null_and_logged_once(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(ProcessTree):
+        def read(self) -> Any:
+            raise RuntimeError("nobody foresaw this")
+
+    with StreamWriter(tmp_path / "s.arrows", SAMPLES_STREAM) as stream:
+        sampler = Sampler(stream, Broken(start(IDLE).pid, 1), open_gpus(None, two_gpus()), IDENTITY, period_s=0.05)
+        sampler.start()
+        time.sleep(0.2)
+        sampled = sampler.stop()
+    rows = read_stream(tmp_path / "s.arrows", SAMPLES_STREAM).drop_columns(["time_utc"]).to_pylist()
+    assert {(row["scope"], row["processes"], row["rss_bytes"]) for row in rows} == {
+        ("process_tree", None, None),
+        ("gpu", None, None),
+    }
+    assert len(rows) >= 6
+    assert sampled.complete  # every row is there
+    assert caplog.text.count("nobody foresaw this") == 1
+
+
+def test_a_value_that_fits_no_column_costs_its_rows_alone(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nvml: Any = two_gpus()
+    totals = iter([2.5j])  # the first reading's
+    nvml.nvmlDeviceGetTemperature = lambda *_: 40
+    gpus = open_gpus(None, nvml)
+    assert gpus is not None
+    answer = gpus.read
+
+    def read() -> Any:
+        first = next(totals, None)
+        return answer() if first is None else [SimpleReading(first)]
+
+    gpus.read = read  # type: ignore[method-assign]
+    with StreamWriter(tmp_path / "s.arrows", SAMPLES_STREAM) as stream:
+        sampler = Sampler(stream, ProcessTree(start(IDLE).pid, 1), gpus, IDENTITY, period_s=60)
+        sampler.start()
+        time.sleep(0.2)
+        sampled = sampler.stop()
+    assert (sampled.samples, sampled.complete) == (3, False)
+    assert read_stream(tmp_path / "s.arrows", SAMPLES_STREAM).num_rows == 3
+    assert "does not fit its column" in caplog.text
+
+
+def test_a_full_disk_is_logged_once_and_its_rows_are_written_when_there_is_room(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "s.arrows"
+    before, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    with StreamWriter(path, SAMPLES_STREAM) as stream:
+        sampler = Sampler(stream, ProcessTree(start(IDLE).pid, 1), None, IDENTITY, period_s=0.02)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+            with caplog.at_level(logging.WARNING):
+                sampler.start()
+                deadline = time.monotonic() + 30
+                while "samples are not written" not in caplog.text and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                time.sleep(2.2)  # two more tries
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+        sampled = sampler.stop()
+    assert caplog.text.count("samples are not written") == 1
+    assert sampled.complete
+    assert read_stream(path, SAMPLES_STREAM).num_rows == sampled.samples > 20
+
+
+def test_a_reading_that_hangs_ends_the_sampling_and_not_the_job(start: Start, tmp_path: Path) -> None:
+    hang, nvml = threading.Event(), two_gpus()
+    gpus = open_gpus(None, nvml)
+    with StreamWriter(tmp_path / "s.arrows", SAMPLES_STREAM) as stream:
+        sampler = Sampler(stream, ProcessTree(start(IDLE).pid, 1), gpus, IDENTITY, period_s=60, patience_s=0.2)
+        sampler.start()
+        time.sleep(0.2)
+        nvml.nvmlDeviceGetMemoryInfo = lambda handle: hang.wait()
+        sampled = sampler.stop()
+    hang.set()
+    assert (sampled.samples, sampled.complete) == (3, False)
+    assert read_stream(tmp_path / "s.arrows", SAMPLES_STREAM).num_rows == 3
 
 
 @pytest.mark.parametrize("period_s", [0, -1])

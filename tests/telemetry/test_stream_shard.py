@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -166,3 +167,24 @@ def test_a_file_that_is_no_stream_is_refused(tmp_path: Path) -> None:
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     (tmp_path / "s.arrows").touch()
     assert read_stream(tmp_path / "s.arrows", EVENTS).equals(EVENTS.empty_table())
+
+
+def test_values_that_do_not_fit_are_refused_and_the_stream_goes_on(tmp_path: Path) -> None:
+    with StreamWriter(tmp_path / "s.arrows", EVENTS) as stream:
+        for epoch in (2**40, 2**70, "three", 1j):
+            with pytest.raises(TableError, match="does not fit its column"):
+                stream.write([event(1), {"run_id": "r", "epoch": epoch}])
+        stream.write([event(2)])
+    assert read_stream(tmp_path / "s.arrows", EVENTS).column("epoch").to_pylist() == [2]
+
+
+def test_a_stream_damaged_on_disk_gives_what_was_before_or_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "s.arrows"
+    with StreamWriter(path, EVENTS) as stream:
+        for epoch in range(3):
+            stream.write([event(epoch, "train" if epoch % 2 else "validation")])
+    whole, data = read_stream(path, EVENTS).num_rows, path.read_bytes()
+    for place in range(4, len(data), 7):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        with suppress(TableError):  # and nothing else, nor a crash
+            assert read_stream(path, EVENTS).num_rows <= whole
