@@ -74,11 +74,14 @@ def start(processes: int, command: Callable[[int], Sequence[str]], *, share_core
     another writes where its failure is the first.
     """
     common = {LAUNCHED: "1", "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    # Where SLURM binds nothing, its number alone says how many cores each has; see threads_for.
+    asked = _number(os.environ, "SLURM_CPUS_PER_TASK", 0)
+    own = {"SLURM_CPUS_PER_TASK": str(max(1, asked // processes))} if asked else {}
     with ExitStack() as stack:
         said = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in range(1, processes))]
         children: list[subprocess.Popen[bytes]] = []
         for rank, cores in enumerate(_shares(processes) if share_cores else [None] * processes):
-            environ = {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            environ = {**os.environ, **common, **own, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             with _on(cores):
                 words = start_words(command(rank))
                 children.append(subprocess.Popen(words, env=environ, stderr=said[rank], start_new_session=True))

@@ -9,8 +9,10 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from mspipeline.config import Strict, nearest, read_config
+from mspipeline.config import Scalar, Strict, nearest, read_config
 from mspipeline.errors import ConfigError
+from mspipeline.slurm import modules, sbatch_options
+from mspipeline.slurm.srun import srun_words
 
 BUILT_IN = Path(__file__).parent / "sites"
 RUNTIMES = ("none", "apptainer", "singularity", "podman", "docker")
@@ -25,6 +27,8 @@ class Partition(Strict):
     gres: generic resources as sbatch takes them, e.g. `gpu:t4:1`.
     pack: so many cells of one process run side by side in one job, which asks for that many times cpus and mem_gb; they
         share its gres.
+    sbatch: more options of sbatch, by their long names: `{ constraint = "t4", exclusive = true }`. They are added to
+        the site's and replace those of the same name; `false` takes one of the site's away.
     """
 
     device: Literal["cpu", "gpu"] = "cpu"
@@ -35,6 +39,12 @@ class Partition(Strict):
     account: str | None = None
     qos: str | None = None
     pack: PositiveInt = 1
+    sbatch: dict[str, Scalar] = Field(default_factory=dict)
+
+    @field_validator("sbatch")
+    @classmethod
+    def _sbatch_has_such_options(cls, value: dict[str, Scalar]) -> dict[str, Scalar]:
+        return _checked_options(value)
 
     @field_validator("gres")
     @classmethod
@@ -43,6 +53,14 @@ class Partition(Strict):
             if not _GRES.fullmatch(word):
                 raise ValueError(f"{word!r} is not NAME, NAME:COUNT or NAME:TYPE:COUNT, as `sinfo -o %G` lists them")
         return value
+
+
+def _checked_options(options: dict[str, Scalar]) -> dict[str, Scalar]:
+    """For pydantic, which wants a ValueError."""
+    try:
+        return sbatch_options.checked(options)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 class Image(Strict):
@@ -68,6 +86,7 @@ class Site(Strict):
         takes every core, so several at a time share them.
     partitions: by the scheduler's own names; a local site needs none.
     account, qos: of every partition that names none of its own.
+    sbatch: options of sbatch that no other key stands for, of every job: `{ reservation = "x", mail_user = "a@b" }`.
     tries: so often in a row may a cell die without getting further before it has failed for good.
     warn_s: seconds before a cell's time limit at which it is told to save its state and be queued again.
     container: runtime that starts the cells; `none` runs them in this environment.
@@ -76,7 +95,8 @@ class Site(Strict):
     binds: what the container sees besides a campaign's own folders: `/path`, `/path:/inside`, `/path:/inside:ro`.
     scratch: fast folder of a node, TMPDIR of the cells. It and the binds may name variables of the job: `/local/$USER`.
     pass_environment: variables that enter the container besides PASSED of slurm.inside.container; `NAME` or `PREFIX_*`.
-    modules: loaded before a cell starts. mpi: what starts the ranks of a preparation; mpi_plugin: srun's `--mpi`.
+    modules: loaded before a cell starts; one that does not load ends the cell. mpi: what starts the ranks of a
+        preparation; mpi_plugin: srun's `--mpi`, pmi2 for MPICH and Intel MPI, pmix for Open MPI.
     """
 
     schema_version: Literal[1] = 1
@@ -86,6 +106,7 @@ class Site(Strict):
     partitions: dict[str, Partition] = Field(default_factory=dict)
     account: str | None = None
     qos: str | None = None
+    sbatch: dict[str, Scalar] = Field(default_factory=dict)
     tries: PositiveInt = 3
     warn_s: PositiveInt = 90
     container: str = "none"
@@ -97,6 +118,11 @@ class Site(Strict):
     modules: tuple[str, ...] = ()
     mpi: Literal["srun", "mpirun", "mpiexec"] = "srun"
     mpi_plugin: str | None = None
+
+    @field_validator("sbatch")
+    @classmethod
+    def _sbatch_has_such_options(cls, value: dict[str, Scalar]) -> dict[str, Scalar]:
+        return _checked_options(value)
 
     @field_validator("container")
     @classmethod
@@ -138,6 +164,8 @@ class Site(Strict):
                     f"partitions.{name}.time_min = {partition.time_min} ends before its warning, warn_s = "
                     f"{self.warn_s} seconds ahead; lower warn_s or raise time_min"
                 )
+        if self.executor == "local" and (self.sbatch or any(each.sbatch for each in self.partitions.values())):
+            raise ValueError("sbatch options on a site with executor = 'local'; leave them out, nothing is submitted")
         if self.container == "none" and (self.images or self.image_folder):
             raise ValueError(f"images without a container; set container to {' or '.join(RUNTIMES[1:])}")
         if self.container != "none" and self.executor == "local":
@@ -206,13 +234,18 @@ class Site(Strict):
         return str(path)
 
     def mpi_command(self, ranks: int) -> list[str]:
-        """What starts `ranks` copies of the command that follows it."""
-        plugin = [f"--mpi={self.mpi_plugin}"] if self.mpi_plugin else []
-        return [self.mpi, *plugin, "-n", str(ranks)]
+        """What starts `ranks` copies of the command that follows it, a core each."""
+        start = srun_words(mpi=self.mpi_plugin, cpus=1) if self.mpi == "srun" else [self.mpi]
+        return [*start, "-n", str(ranks)]
+
+    def sbatch_of(self, partition: Partition) -> dict[str, Scalar]:
+        """The further sbatch options of a partition's jobs, by sbatch's own names."""
+        every = {**self.sbatch, **partition.sbatch}
+        return {name: value for name, value in every.items() if value is not False}
 
     def setup_lines(self) -> list[str]:
         """Lines of a batch script before its work: the modules. The site's own, not those of the submitting shell."""
-        return ["module purge", *(f"module load {name}" for name in self.modules)] if self.modules else []
+        return modules.strict_lines(self.modules)
 
 
 def load_site(name_or_path: str) -> Site:

@@ -30,6 +30,7 @@ from typing import Any, Generic, TypeVar
 from mspipeline.errors import SuiteError
 from mspipeline.shards.deal import Deal
 from mspipeline.shards.launchers import communicator, launch_of, own_cores
+from mspipeline.telemetry.allocation import own_cpus
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +97,10 @@ def open_team(environ: Mapping[str, str]) -> Iterator[Team | None]:
     with _Signals() as signals:
         if launch is None or launch.size == 1:
             signals.raising = True
-            yield one_process()
+            yield one_process(own_cpus(environ))
             return
         comm = communicator(launch)
-        threads = own_cores(comm)
+        threads = min(own_cores(comm), own_cpus(environ))
         members = comm.gather(Member(comm.rank, socket.gethostname(), threads), root=0)
         if comm.rank:
             _serve(comm, threads, signals)
@@ -114,9 +115,9 @@ def open_team(environ: Mapping[str, str]) -> Iterator[Team | None]:
             team.close()
 
 
-def one_process() -> Team:
-    """This process alone, with every core that it may use."""
-    return Team(None, (Member(0, socket.gethostname(), len(os.sched_getaffinity(0))),))
+def one_process(threads: int | None = None) -> Team:
+    """This process alone. threads: None for every core that it may run on."""
+    return Team(None, (Member(0, socket.gethostname(), threads or len(os.sched_getaffinity(0))),))
 
 
 class Team:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -29,6 +29,15 @@ def allocated_cpus(pid: int, *, proc: Path = _PROC, cgroups: Path = _CGROUPS) ->
         if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):  # "max" and "-1" set no limit
             limits.append(int(quota) / int(period))
     return min(limits)
+
+
+def own_cpus(environ: Mapping[str, str]) -> int:
+    """The cores for this process's threads: those that it may run on, or what SLURM gave its task where that is fewer.
+
+    A cluster that binds nothing lets a task run on every core of its node, those of other jobs among them.
+    """
+    bound, given = len(os.sched_getaffinity(0)), environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(bound, int(given)) if given.isdecimal() and int(given) else bound
 
 
 def allocated_memory_bytes(pid: int, *, proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:

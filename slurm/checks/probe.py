@@ -24,6 +24,7 @@ from pathlib import Path
 
 from mspipeline.slurm.checks.finding import Finding
 from mspipeline.slurm.checks.probe_job import LINE, MARK, Probe
+from mspipeline.slurm.modules import NOT_BEGUN, plain_lines
 from mspipeline.slurm.site import Site
 
 WAIT_S = 60
@@ -160,8 +161,9 @@ def _script(site: Site, name: str, shared: Path) -> str:
         'for i in 1 2 3; do echo "clock $(date +%s.%N)"; sleep 0.1; done',
     ]
     if site.modules:
-        lines += [f"said=$({{ {' && '.join(site.setup_lines())}; }} 2>&1) && said=loaded"]
-        lines += ['echo "modules $(echo $said)"', *site.setup_lines()]
+        strict = "\n".join(site.setup_lines())
+        lines += [f"said=$(exec 2>&1\n{strict}\n) && said=loaded"]
+        lines += ["echo \"modules ${said//$'\\n'/ }\"", *plain_lines(site.modules)]
     return "\n".join([*lines, python])
 
 
@@ -181,4 +183,5 @@ def _modules(site: Site, heard: _Heard) -> list[Finding]:
     what = f"modules {', '.join(site.modules)}"
     if heard.modules == "loaded":
         return [Finding(what, "ok", "load there")]
-    return [Finding(what, "broken", f"not loaded: {heard.modules}", "correct modules in the site file")]
+    detail, _, remedy = heard.modules.removeprefix(NOT_BEGUN).rpartition("; ")
+    return [Finding(what, "broken", f"not loaded: {detail}", remedy)]

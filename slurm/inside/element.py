@@ -67,12 +67,14 @@ def _side_by_side(works: Sequence[Work], surroundings: Mapping[str, object]) -> 
     A process is forked from this one, which has nothing but Python's own modules loaded and no threads.
     """
     shares = _shares(sorted(os.sched_getaffinity(0)), len(works))
+    asked = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    own = max(1, int(asked) // len(works)) if asked.isdecimal() else 0
     # Blocked until somebody can answer: a signal that comes in between waits.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     running: dict[int, int] = {}
     for number, (work, share) in enumerate(zip(works, shares, strict=True)):
         if not (child := os.fork()):
-            os._exit(_run_one(work, surroundings, share))
+            os._exit(_run_one(work, surroundings, share, own or len(share)))
         running[child] = number
 
     def pass_on(received: int, frame: FrameType | None) -> None:
@@ -93,14 +95,18 @@ def _side_by_side(works: Sequence[Work], surroundings: Mapping[str, object]) -> 
     return codes
 
 
-def _run_one(work: Work, surroundings: Mapping[str, object], cores: Sequence[int]) -> int:
-    """One cell of several, in a process of its own. Whatever goes wrong is in its log."""
+def _run_one(work: Work, surroundings: Mapping[str, object], cores: Sequence[int], own: int) -> int:
+    """One cell of several, in a process of its own. Whatever goes wrong is in its log.
+
+    cores: where it runs. own: how many are meant for it, fewer where the cluster binds nothing.
+    """
     try:
         if work.log is not None:
             log = os.open(work.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             os.dup2(log, sys.stdout.fileno())
             os.dup2(log, sys.stderr.fileno())
         os.sched_setaffinity(0, cores)
+        os.environ["SLURM_CPUS_PER_TASK"] = str(own)
         earlier = read_attempt(work.cell_folder)
         if earlier is not None and earlier.exit_code == 0 and earlier.job_id == submitit.JobEnvironment().job_id:
             return 0  # this job was put back into the queue for another cell

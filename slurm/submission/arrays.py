@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mspipeline.slurm.cells import Cell, Step
 from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.srun import srun_words
 from mspipeline.slurm.submission.shape import Shape
 
 MAX_ELEMENTS = 1000
@@ -82,8 +83,7 @@ def launcher(step: Step, site: Site, partition: Partition) -> list[str]:
     """What starts the processes of a step on SLURM; nothing where it has one. They find each other without an MPI."""
     if step.processes == 1 or site.executor != "slurm":
         return []
-    cores = [f"--cpus-per-task={partition.cpus}"] if partition.cpus else []
-    return ["srun", "--mpi=none", "--kill-on-bad-exit=1", "--unbuffered", *cores, f"--ntasks={step.processes}"]
+    return [*srun_words(mpi="none", cpus=partition.cpus), "--unbuffered", f"--ntasks={step.processes}"]
 
 
 def _jobs(cell: Cell, *, separate: bool) -> list[tuple[int, ...]]:

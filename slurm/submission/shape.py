@@ -13,6 +13,7 @@ from typing import Any
 import submitit
 
 from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.srun import srun_words
 
 LOCAL_TIME_MIN = 366 * 24 * 60
 
@@ -47,6 +48,7 @@ class Shape:
 
 
 PLAIN = Shape()
+_SRUN_CORES = 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
 
 
 def python_words(shape: Shape) -> str:
@@ -62,25 +64,29 @@ def parameters(
     count: int = 1,
     shape: Shape = PLAIN,
 ) -> dict[str, Any]:
-    """What submitit is told about `count` jobs of one shape, in its own words."""
-    common = {"name": name, "stderr_to_stdout": True}
+    """What submitit is told about `count` jobs of one shape, in the words of its executor for this site."""
     if site.executor == "local":
-        return {**common, "timeout_min": partition.time_min or LOCAL_TIME_MIN}
+        return {"name": name, "stderr_to_stdout": True, "timeout_min": partition.time_min or LOCAL_TIME_MIN}
     partition = shape.of(partition)
     at_once = max(1, site.max_parallel // shape.pack) if site.max_parallel else count
+    cpus = partition.cpus and partition.cpus * shape.pack
     asked: dict[str, Any] = {
-        "slurm_partition": partition_name,
-        "timeout_min": partition.time_min,
-        "cpus_per_task": partition.cpus and partition.cpus * shape.pack,
-        "mem_gb": partition.mem_gb and partition.mem_gb * shape.pack,
-        "slurm_gres": partition.gres,
-        "slurm_account": partition.account or site.account,
-        "slurm_qos": partition.qos or site.qos,
-        "slurm_signal_delay_s": site.warn_s,
-        "slurm_setup": site.setup_lines() or None,
-        "slurm_array_parallelism": min(count, at_once) if count > 1 else None,
-        "slurm_dependency": shape.after or None,
-        "slurm_use_srun": False if shape.bare else None,
+        "job_name": name,
+        "stderr_to_stdout": True,
+        "partition": partition_name,
+        "time": partition.time_min,
+        "cpus_per_task": cpus,
+        "mem": partition.mem_gb and f"{math.ceil(partition.mem_gb * shape.pack * 1024)}M",
+        "gres": partition.gres,
+        "account": partition.account or site.account,
+        "qos": partition.qos or site.qos,
+        "signal_delay_s": site.warn_s,
+        "setup": [*site.setup_lines(), *_core_lines(shape)],
+        "array_parallelism": min(count, at_once) if count > 1 else None,
+        "dependency": shape.after or None,
+        "use_srun": False if shape.bare else None,
+        # --ntasks: a sweep that is started inside a job of several tasks would start each cell as often.
+        "srun_args": None if shape.bare else [*srun_words(mpi="none", cpus=cpus)[1:], "--ntasks=1"],
     }
     more: dict[str, Any] = {"requeue": True}  # without it, a site whose JobRequeue is 0 ends a preempted cell for good
     if shape.after:
@@ -90,10 +96,21 @@ def parameters(
     if shape.tasks > 1:
         more.update(_tasks(partition, shape.tasks))
         if partition.mem_gb and partition.cpus:
-            del asked["mem_gb"]  # of a node, and how many tasks share one is SLURM's choice
-            asked["slurm_mem_per_cpu"] = f"{math.ceil(partition.mem_gb * 1024 / partition.cpus)}M"
-    asked["slurm_additional_parameters"] = more
-    return {**common, **{key: value for key, value in asked.items() if value is not None}}
+            del asked["mem"]  # of a node, and how many tasks share one is SLURM's choice
+            asked["mem_per_cpu"] = f"{math.ceil(partition.mem_gb * 1024 / partition.cpus)}M"
+    asked["additional_parameters"] = {**more, **site.sbatch_of(partition)}
+    # wckey: submitit names one of its own where it is not told None, and a cluster that enforces them refuses that.
+    return {**{key: value for key, value in asked.items() if value is not None}, "wckey": None}
+
+
+def _core_lines(shape: Shape) -> list[str]:
+    """Lines of a batch script by which each srun below it gives its tasks the cores that the job asked for.
+
+    Where nobody asked, a job of one task has all that it was given.
+    """
+    if shape.tasks == 1:
+        return ['export SLURM_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}"', _SRUN_CORES]
+    return [f'[ -z "${{SLURM_CPUS_PER_TASK:-}}" ] || {_SRUN_CORES}']
 
 
 def _tasks(partition: Partition, tasks: int) -> dict[str, Any]:
@@ -118,9 +135,7 @@ def batch_script(
     partition_name, partition = site.partition_for(device)
     jobs = math.ceil(count / shape.pack)
     executor = _Writer(logs, python=python_words(shape))
-    told = parameters(site, name, partition_name, partition, jobs, shape)
-    given = {key.removeprefix("slurm_"): value for key, value in told.items()}
-    executor._internal_update_parameters(**executor._convert_parameters(given))
+    executor.update_parameters(**parameters(site, name, partition_name, partition, jobs, shape))
     if jobs > 1:
         executor.parameters["map_count"] = jobs
     text = str(executor._make_submission_file_text(executor._submitit_command_str, "dry-run"))

@@ -39,6 +39,7 @@ from mspipeline.slurm.inside.element import Work, run_element
 from mspipeline.slurm.inside.node import Surroundings
 from mspipeline.slurm.lock import held
 from mspipeline.slurm.site import Site
+from mspipeline.slurm.srun import outside_of_jobs
 from mspipeline.slurm.submission import queue
 from mspipeline.slurm.submission.shape import PLAIN, Shape, parameters, python_words
 
@@ -138,9 +139,7 @@ def submit_together(
         raise ConfigError(f"site {site.name}: container {site.container} but no image for {name}; add it to the site")
     packs = [orders[start : start + shape.pack] for start in range(0, len(orders), shape.pack)]
     try:
-        # -P: a folder called `slurm` or `jobs` where the user stands must not hide this package.
-        python = {f"{site.executor}_python": python_words(shape)}
-        executor = submitit.AutoExecutor(logs, cluster=site.executor, **python)
+        executor = _executor(site, logs, shape)
         if site.executor == "slurm" and partition.time_min is None:
             partition = partition.model_copy(update={"time_min": _time_of(partition_name)})
         executor.update_parameters(**parameters(site, name, partition_name, partition, len(packs), shape))
@@ -150,7 +149,8 @@ def submit_together(
         else:
             works = [[_work(order, logs, alone=len(pack) == 1) for order in pack] for pack in packs]
             seen = (surroundings or Surroundings(scratch=site.scratch)).model_dump(mode="json")
-            elements = executor.map_array(run_element, works, [seen] * len(packs), [shape.tells_end] * len(packs))
+            with _outside_of_jobs():
+                elements = executor.map_array(run_element, works, [seen] * len(packs), [shape.tells_end] * len(packs))
             jobs = [job for job, pack in zip(elements, packs, strict=True) for _ in pack]
             every = [work for pack in works for work in pack]
             logs_of = [Path(work["log"] or job.paths.stdout) for work, job in zip(every, jobs, strict=True)]
@@ -165,6 +165,26 @@ def submit_together(
         ) from error
     queue.QUEUE.forget()
     return [_recorded(site, *each, logs) for each in zip(orders, jobs, logs_of, strict=True)]
+
+
+def _executor(site: Site, logs: Path, shape: Shape) -> Any:
+    """submitit's, for this site. -P: a folder called `slurm` where the user stands must not hide this package."""
+    if site.executor == "slurm":
+        return submitit.SlurmExecutor(logs, python=python_words(shape))
+    return submitit.AutoExecutor(logs, cluster="local", local_python=python_words(shape))
+
+
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """`outside_of_jobs` for submitit, which starts sbatch with this process's environment."""
+    before = dict(os.environ)
+    kept = outside_of_jobs(before)
+    for name in before.keys() - kept.keys():
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def _time_of(partition_name: str) -> int:

@@ -10,6 +10,9 @@ closes, however the tests ended, it kills all that descends from it and removes 
 
 Partitions: cpu (c1, c2; the default), urgent (the same nodes; preempts cpu by requeue), gpu_t4 (g1, g2; two pretended
 T4 each). Each node offers 4 cores and 4 GiB, whatever the machine has. Ports are free ones of the loopback device.
+
+A strict cluster has what sites differ in by their policy: tasks are bound to their cores, of which a node has those of
+this machine, and jobs have to name the wckey that their user has (WCKEY).
 """
 
 from __future__ import annotations
@@ -149,11 +152,14 @@ def missing_packages() -> list[str]:
 
 
 @contextmanager
-def start_cluster() -> Iterator[Cluster]:
+def start_cluster(*, strict: bool = False) -> Iterator[Cluster]:
     """A cluster whose nodes are idle, for as long as the block lasts. Raises ClusterError where it does not start."""
     root = Path(tempfile.mkdtemp(prefix="mspipeline-slurm-", dir=_disk()))
     keeper = subprocess.Popen(
-        [sys.executable, str(KEEPER), str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        [sys.executable, str(KEEPER), str(root), *(["strict"] if strict else [])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         answer = json.loads(keeper.stdout.readline() or '{"error": "its keeper was killed"}')

@@ -1,8 +1,8 @@
 """The keeper of a private SLURM: writes its files, starts its daemons, ends them. See cluster.py.
 
-cluster_keeper.py ROOT: says {"ready": true} or {"error": "..."} on its standard output, then waits for the end of its
-standard input. Then, or at TERM, it kills all that descends from it and removes ROOT. Lines on its standard input:
-`stop NAME` kills a daemon (slurmctld, slurmd.c1), `start NAME` starts it again; each is answered by a line.
+cluster_keeper.py ROOT [strict]: writes {"ready": true} or {"error": "..."} on its standard output, then waits for the
+end of its standard input. Then, or at TERM, it kills all that descends from it and removes ROOT. Lines on its standard
+input: `stop NAME` kills a daemon (slurmctld, slurmd.c1), `start NAME` starts it again; each is answered by a line.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SlurmctldDebug=info
 SlurmdDebug=info
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+{task_plugin}
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
@@ -88,14 +88,19 @@ AccountingStorageHost=127.0.0.1
 AccountingStoragePort={database_daemon_port}
 AccountingStoragePass={root}/run/munge.socket
 AccountingStorageTRES=gres/gpu,gres/gpu:t4
+{accounting}
 GresTypes=gpu
-NodeName=DEFAULT Sockets=1 ThreadsPerCore=1 CoresPerSocket=4 RealMemory=4096 State=UNKNOWN
+NodeName=DEFAULT Sockets=1 ThreadsPerCore=1 CoresPerSocket={cores} RealMemory=4096 State=UNKNOWN
 {nodes}
 PartitionName=DEFAULT MaxTime=INFINITE DefaultTime=10 State=UP
 PartitionName=cpu Nodes=c1,c2 Default=YES PriorityTier=1
 PartitionName=urgent Nodes=c1,c2 PriorityTier=10 PreemptMode=OFF
 PartitionName=gpu_t4 Nodes=g1,g2 PriorityTier=1
 """
+BINDING = "TaskPlugin=task/affinity\nTaskPluginParam=Cores"
+ENFORCED = "TrackWCKey=yes\nAccountingStorageEnforce=associations,wckeys"
+WCKEY = "theirs"
+"""What a job on the strict cluster has to name: its user has no other and no default."""
 PROLOG = """\
 #!/bin/sh
 [ ! -e {root}/prolog-fails ]
@@ -114,6 +119,7 @@ StorageType=accounting_storage/mysql
 StorageHost=localhost
 StorageUser=root
 StorageLoc=throwaway
+{database_options}
 """
 MARIADB_CONF = """\
 [mariadbd]
@@ -149,10 +155,11 @@ def user() -> str:
 
 
 class Keeper:
-    """Daemons in one folder, all of them descendants of this process."""
+    """Daemons in one folder, all of them descendants of this process. strict: see cluster.py."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, strict: bool = False) -> None:
         self._root = root
+        self._strict = strict
         self._conf = root / "slurm.conf"
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -175,6 +182,11 @@ class Keeper:
             self.start_again(f"slurmd.{node}")
         self._wait("slurmctld", self._idle)
         self._wait("slurmdbd", self._known)
+        if self._strict:
+            asked = ["sacctmgr", "-i", "add", "user", user(), "account=root", f"wckey={WCKEY}"]
+            self._wait(
+                "slurmdbd", lambda: WCKEY in self._asked(*asked) + self._asked("sacctmgr", "show", "wckey", "-nP")
+            )
 
     def stop(self, name: str) -> None:
         """Kill one daemon; what it started lives on."""
@@ -227,8 +239,13 @@ class Keeper:
             "cred_s": CRED_S,
             "controller_port": controller_port,
             "database_daemon_port": self._database_daemon_port,
+            # Cores that are not there cannot be bound to, so a node that binds has those of this machine.
+            "cores": len(os.sched_getaffinity(0)) if self._strict else 4,
+            "task_plugin": BINDING if self._strict else "TaskPlugin=task/none",
+            "accounting": ENFORCED if self._strict else "",
+            "database_options": "TrackWCKey=yes" if self._strict else "",
             "nodes": "\n".join(
-                f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} {gres}"
+                f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} Features=on-{name} {gres}"
                 for (name, gres), port in zip(NODES.items(), node_ports, strict=True)
             ),
         }
@@ -334,7 +351,7 @@ def main() -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    keeper = Keeper(root)
+    keeper = Keeper(root, strict="strict" in sys.argv[2:])
     try:
         for left in reversed(range(TRIES)):
             try:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -291,3 +292,12 @@ def test_a_cell_that_waits_to_continue_is_cancelled_like_any_other(cluster, make
     assert process.wait(60) == 130
     assert cluster.run("squeue", "-h") == ""
     assert states(campaign) == ["interrupted"]
+
+
+THREADS = "from mspipeline.jobs.resources import threads_for; print('threads', threads_for(0))"
+
+
+def test_where_nothing_binds_a_cell_has_as_many_threads_as_cores_that_it_asked_for(cluster, tmp_path):
+    handle = one(tmp_path, sys.executable, "-P", "-c", THREADS)
+    assert ended(cluster, handle).exit_code == 0
+    assert "threads 1" in handle.submission.log.read_text().splitlines()  # and the machine may have more

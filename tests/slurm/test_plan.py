@@ -79,9 +79,9 @@ def test_cells_of_several_processes_and_those_of_this_machine_are_not_packed():
 
 def test_a_job_of_packed_cells_asks_for_all_of_them_and_the_gpus_once():
     asked = parameters(SITE, "x", "gpu_t4", GPU, 5, Shape(pack=3))
-    assert (asked["cpus_per_task"], asked["mem_gb"], asked["slurm_gres"]) == (24, 96.0, "gpu:t4:2")
+    assert (asked["cpus_per_task"], asked["mem"], asked["gres"]) == (24, "98304M", "gpu:t4:2")
     limited = SITE.model_copy(update={"max_parallel": 7})
-    assert parameters(limited, "x", "cpu", CPU, 5, Shape(pack=3))["slurm_array_parallelism"] == 2
+    assert parameters(limited, "x", "cpu", CPU, 5, Shape(pack=3))["array_parallelism"] == 2
 
 
 def lines_of(shape, device="cpu", count=1):
@@ -115,8 +115,9 @@ def test_a_job_that_waits_for_one_that_failed_is_taken_out_of_the_queue():
 def test_one_copy_of_evaluation_runs_and_as_many_of_training_as_were_asked_for():
     (array,) = planned(matrix=Matrix(model=("unet2d",), device=("cpu",), processes=(2,)))[0]
     train, evaluate = array.steps_of(array.cells[0])
-    assert launcher(train, SITE, CPU)[-2:] == ["--cpus-per-task=4", "--ntasks=2"]
-    assert launcher(train, SITE, CPU)[0] == "srun"
+    words = launcher(train, SITE, CPU)
+    assert (words[0], words[-1]) == ("srun", "--ntasks=2")
+    assert {"--cpus-per-task=4", "--kill-on-bad-exit=1", "--export=ALL", "--mpi=none"} <= set(words)
     assert launcher(evaluate, SITE, CPU) == []
 
 

@@ -1,4 +1,5 @@
 import math
+import subprocess
 
 import pytest
 
@@ -149,11 +150,14 @@ def test_an_image_may_be_pinned_by_its_digest_in_the_way_of_its_runtime(tmp_path
         load_site(written(tmp_path, f'{docker}jax = {{ file = "a", digest = "{digest}" }}\n'))
 
 
+SRUN = ("srun", "--export=ALL", "--kill-on-bad-exit=1")
+
+
 @pytest.mark.parametrize(
     ("values", "command"),
     [
-        ({}, ["srun", "-n", "4"]),
-        ({"mpi_plugin": "pmi2"}, ["srun", "--mpi=pmi2", "-n", "4"]),
+        ({}, [*SRUN, "--cpus-per-task=1", "-n", "4"]),
+        ({"mpi_plugin": "pmi2"}, [*SRUN, "--mpi=pmi2", "--cpus-per-task=1", "-n", "4"]),
         ({"mpi": "mpirun"}, ["mpirun", "-n", "4"]),
     ],
 )
@@ -161,7 +165,72 @@ def test_what_starts_four_ranks(tmp_path, values, command):
     assert contained(tmp_path, **values).mpi_command(4) == command
 
 
+def in_bash(lines, module):
+    """What a shell says and ends with whose `module` is this function."""
+    script = "\n".join([f"module() {{ {module}; }}", *lines, "echo goes on"])
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+
+
 def test_modules_are_loaded_in_a_clean_set(tmp_path):
     site = contained(tmp_path, modules=("gcc/12.2", "cuda"))
-    assert site.setup_lines() == ["module purge", "module load gcc/12.2", "module load cuda"]
+    done = in_bash(site.setup_lines(), 'export LOADED="${LOADED:-} $*"; [ "$1" != load ] || echo "$LOADED"')
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "goes on"
+    assert " purge load gcc/12.2 load cuda" in done.stdout.splitlines()
     assert contained(tmp_path).setup_lines() == []
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ('[ "$2" != cuda ] || { echo "Lmod has detected the following error:"; echo "  unknown: cuda"; return 1; }',
+         "Lmod has detected the following error:   unknown: cuda"),
+        ('[ "$2" != cuda ] || echo "ModuleCmd_Load.c(244):ERROR:105: Unable to locate a modulefile for cuda" >&2',
+         "ModuleCmd_Load.c(244):ERROR:105: Unable to locate a modulefile for cuda"),
+    ],
+)  # fmt: skip
+def test_a_module_that_does_not_load_ends_the_script_with_its_message(tmp_path, module, reason):
+    done = in_bash(contained(tmp_path, modules=("gcc/12.2", "cuda")).setup_lines(), module)
+    assert (done.returncode, done.stdout) == (78, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: the job ended before its work began: `module load cuda` failed on ")
+    assert line.endswith(f" ({reason}); correct modules in the site file")
+
+
+OPTIONS = '[sbatch]\nreservation = "x"\nmail_user = "ada@example.org"\n'
+
+
+def test_options_of_sbatch_are_the_sites_and_the_partitions_own(tmp_path):
+    text = CLUSTER + OPTIONS + '[partitions.gpu_t4.sbatch]\nconstraint = "t4"\nexclusive = true\nmail-user = false\n'
+    site = load_site(written(tmp_path, text))
+    assert site.sbatch_of(site.partitions["cores"]) == {"reservation": "x", "mail-user": "ada@example.org"}
+    of_gpu = {"reservation": "x", "constraint": "t4", "exclusive": True}
+    assert site.sbatch_of(site.partitions["gpu_t4"]) == of_gpu
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ('reservatoin = "x"', "unknown sbatch option 'reservatoin'; did you mean 'reservation'?"),
+        ('C = "t4"', "unknown sbatch option 'C'"),
+        ("mem = 4", "sbatch.mem is not for the site file: set `mem_gb`"),
+        ('time = "1:00"', "sbatch.time is not for the site file: set `time_min`"),
+        ('gpus_per_task = "1"', "sbatch.gpus_per_task is not for the site file: set `gres`"),
+        ("requeue = true", "sbatch.requeue is not for the site file: a cell that is preempted goes on later by itself"),
+        ("constraint = true", "sbatch.constraint = true, but sbatch needs a value for it; write one"),
+        ('hold = "yes"', "sbatch.hold = 'yes', but it takes no value; write true or leave it out"),
+        ('comment = "two\\nlines"', "is empty or has a line's end in it"),
+        ('mail_user = "a"\nmail-user = "b"', "sbatch.mail-user is given twice"),
+    ],
+)
+def test_an_option_that_sbatch_or_the_site_file_does_not_take_so_is_one_line(tmp_path, options, said):
+    for where in ("[sbatch]", "[partitions.cores.sbatch]"):
+        with pytest.raises(ConfigError) as refusal:
+            load_site(written(tmp_path, f"{CLUSTER}{where}\n{options}\n"))
+        assert said in str(refusal.value)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_local_site_takes_no_options_of_sbatch(tmp_path):
+    with pytest.raises(ConfigError, match="sbatch options on a site with executor = 'local'"):
+        load_site(written(tmp_path, 'name = "x"\nexecutor = "local"\n' + OPTIONS))

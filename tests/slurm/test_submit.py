@@ -92,44 +92,55 @@ def run_one(tmp_path, command):
     return read_attempt(tmp_path / "cell")
 
 
+SRUN = ["--export=ALL", "--kill-on-bad-exit=1", "--mpi=none"]
+
+
 def test_a_partition_in_the_words_of_submitit():
     site = Site(name="cluster", executor="slurm", partitions={"gpu_t4": PARTITION})
-    assert parameters(site, "cell", "gpu_t4", PARTITION) == {
-        "name": "cell",
+    told = parameters(site, "cell", "gpu_t4", PARTITION)
+    assert told.pop("setup")[-1] == 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
+    assert told == {
+        "job_name": "cell",
         "stderr_to_stdout": True,
-        "slurm_partition": "gpu_t4",
-        "timeout_min": 90,
+        "partition": "gpu_t4",
+        "time": 90,
         "cpus_per_task": 8,
-        "mem_gb": 32.0,
-        "slurm_gres": "gpu:t4:1",
-        "slurm_account": "radiology",
-        "slurm_qos": "preemptable",
-        "slurm_signal_delay_s": 90,
-        "slurm_additional_parameters": {"requeue": True},
+        "mem": "32768M",
+        "gres": "gpu:t4:1",
+        "account": "radiology",
+        "qos": "preemptable",
+        "signal_delay_s": 90,
+        "srun_args": [*SRUN, "--cpus-per-task=8", "--ntasks=1"],
+        "wckey": None,
+        "additional_parameters": {"requeue": True},
     }
 
 
 def test_what_a_partition_leaves_open_is_left_to_the_scheduler():
     site = Site(name="cluster", executor="slurm", partitions={"cores": Partition()})
-    assert set(parameters(site, "cell", "cores", Partition())) == {
-        "name",
+    told = parameters(site, "cell", "cores", Partition())
+    assert told["srun_args"] == [*SRUN, "--ntasks=1"]
+    assert {name for name, value in told.items() if value is not None} == {
+        "job_name",
         "stderr_to_stdout",
-        "slurm_partition",
-        "slurm_signal_delay_s",
-        "slurm_additional_parameters",
+        "partition",
+        "signal_delay_s",
+        "setup",
+        "srun_args",
+        "additional_parameters",
     }
 
 
 def test_a_partition_that_names_no_account_or_qos_has_those_of_the_site():
     site = Site(name="c", executor="slurm", partitions={"a": Partition(qos="own")}, account="all", qos="all")
     told = parameters(site, "cell", "a", site.partitions["a"])
-    assert (told["slurm_account"], told["slurm_qos"]) == ("all", "own")
+    assert (told["account"], told["qos"]) == ("all", "own")
 
 
 @pytest.mark.parametrize(("count", "limit", "at_once"), [(10, 4, 4), (3, 4, 3), (3, None, 3), (1, 4, None)])
 def test_an_array_runs_no_more_at_once_than_the_site_allows(count, limit, at_once):
     site = Site(name="c", executor="slurm", partitions={"a": Partition()}, max_parallel=limit)
-    assert parameters(site, "cell", "a", Partition(), count).get("slurm_array_parallelism") == at_once
+    assert parameters(site, "cell", "a", Partition(), count).get("array_parallelism") == at_once
 
 
 def test_a_local_cell_may_take_as_long_as_it_needs():
@@ -181,7 +192,7 @@ def test_a_campaign_on_slurm_asks_for_the_partition_and_runs_its_cells(cluster_c
     campaign.run(commands=cell_commands(), poll_s=0.1)
     assert [state.state for state in campaign.state()] == ["done", "done"]
     script = (fake_slurm / "script.100").read_text()
-    for line in ("partition=gpu_t4", "gres=gpu:t4:1", "cpus-per-task=8", "mem=32GB", "time=90", "account=radiology"):
+    for line in ("partition=gpu_t4", "gres=gpu:t4:1", "cpus-per-task=8", "mem=32768M", "time=90", "account=radiology"):
         assert f"#SBATCH --{line}\n" in script
     assert "#SBATCH --job-name=tiny\n" in script
     assert "#SBATCH --array=0-1%2\n" in script

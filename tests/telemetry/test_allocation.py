@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mspipeline.telemetry.allocation import allocated_cpus, allocated_memory_bytes
+from mspipeline.telemetry.allocation import allocated_cpus, allocated_memory_bytes, own_cpus
 
 PID = os.getpid()
 CORES = len(os.sched_getaffinity(PID))
@@ -95,3 +95,10 @@ def test_a_process_bound_to_one_core_has_one(tmp_path: Path) -> None:
 def test_this_machine_gives_a_sound_answer() -> None:
     assert 0 < (allocated_cpus(PID) or 0) <= CORES
     assert 0 < allocated_memory_bytes(PID) <= MACHINE
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("1", 1), (str(CORES + 5), CORES), (None, CORES), ("", CORES), ("0", CORES)]
+)
+def test_threads_follow_slurm_where_the_process_may_run_on_more_cores(given: str | None, expected: int) -> None:
+    assert own_cpus({} if given is None else {"SLURM_CPUS_PER_TASK": given}) == expected
