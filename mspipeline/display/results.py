@@ -41,6 +41,8 @@ def print_comparison(comparison: Comparison, page: Path, *, as_json: bool) -> No
             shown.add_section()
             section = measure.section
         shown.add_row(*row)
+    for collapsed in comparison.collapsed:
+        stdout.print(f"collapsed: {collapsed.run_id} ({collapsed.group}) {collapsed.words}")
     stdout.print(comparison.headline)
     stdout.print(shown)
     if unmeasured:

@@ -15,7 +15,9 @@ class Cell:
     """One value of one group.
 
     value: in the row's unit; None where nobody measured it. sd: sample standard deviation over runs, None for one run.
-    low, high: range, where the row gives one. n: runs (or cases) behind the value. main, detail: the same in words.
+    low, high: range over cases, or of what the row counts. run_low, run_high: range over runs, of scores of cases.
+    cases: with a defined score. n: defined values behind the value: of runs or, for scores, of each case in each run.
+    main, detail: the same in words.
     """
 
     value: float | None
@@ -24,12 +26,16 @@ class Cell:
     sd: float | None = None
     low: float | None = None
     high: float | None = None
+    run_low: float | None = None
+    run_high: float | None = None
+    cases: int = 0
     n: int = 0
 
     @property
     def text(self) -> str:
         """Value and detail in one line."""
-        return f"{self.main} {self.detail}".strip()
+        detail = f"({self.detail})" if "; " in self.detail else self.detail
+        return f"{self.main} {detail}".strip()
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,24 @@ class UnfinishedRun:
 
 
 @dataclass(frozen=True)
+class CollapsedRun:
+    """A complete run whose network predicts nothing, or calls every voxel lesion.
+
+    to: "nothing" or "everything". epoch: the first one of the collapse. Both are None where nobody knows. scored:
+    whether the scores come from the collapsed network; False where the scored checkpoint is from an epoch before.
+    words: the same for a reader.
+    """
+
+    run_id: str
+    seed: int | None
+    group: str
+    to: str | None
+    epoch: int | None
+    scored: bool
+    words: str
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything the table says. `table[i].cells[j]` belongs to `groups[j]`."""
 
@@ -82,6 +106,7 @@ class Comparison:
     groups: tuple[Group, ...]
     table: tuple[Row, ...]
     unfinished: tuple[UnfinishedRun, ...]
+    collapsed: tuple[CollapsedRun, ...]
     notes: tuple[str, ...]
 
     def row(self, key: str) -> Row:
@@ -99,6 +124,11 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Plain data; unknown values are null."""
         return asdict(self)
+
+
+def plural(count: int, word: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def absent(why: str = NOT_MEASURED) -> Cell:

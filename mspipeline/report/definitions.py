@@ -22,6 +22,8 @@ _REPORT_DICE = (
     "never compare it with the Dice above"
 )
 
+_COLLAPSED = "Runs whose scored network collapsed are left out."
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -43,14 +45,14 @@ def best_dice(subset: str) -> Spec:
         if subset == "train"
         else "a maximum over epochs is optimistic: see the held-out cases"
     )
-    definition = f"Per run the best epoch's value ({why}). {_GRID_DICE}. {_PATCH_DICE}"
+    definition = f"Per run the best epoch's value ({why}). {_GRID_DICE}. {_PATCH_DICE} {_COLLAPSED}"
     return Spec(f"{subset}.best_dice", "Dice", f"Best Dice in {word}", "1", ".3f", definition)
 
 
 def report_dice(subset: str, form: str, words: str) -> Spec:
     """The row of one of the 2021 report's per-slice forms of Dice, "hard" or "soft", so described in `words`."""
     name = f"Best per-slice Dice in {PHASE_WORDS[subset]}, {words}"
-    definition = f"Per run the best epoch's per-slice Dice, {words}: {_REPORT_DICE}."
+    definition = f"Per run the best epoch's per-slice Dice, {words}: {_REPORT_DICE}. {_COLLAPSED}"
     section = "Dice as the 2021 report counted it"
     return Spec(f"{subset}.best_dice_slice_{form}_smooth1", section, name, "1", ".3f", definition)
 
@@ -170,15 +172,20 @@ HELD_OUT = {
     "test": ("Held-out cases (test): Dice on the scan's own grid", "Test cases were used for nothing else."),
     "validation": (
         "Validation cases: Dice on the scan's own grid",
-        "Validation cases chose the checkpoint, so they are not fully held out.",
+        "Validation cases chose the checkpoint, so they are not held out.",
     ),
     "train": ("Training cases: Dice on the scan's own grid", "The network was trained on these cases."),
 }
-"""Subset -> name of its row, and how far its cases are held out."""
+"""Subset -> name of its row, and what its cases were used for: held out are those used for nothing."""
+
+CASE_VALUE = (
+    "The value is the median over runs of each run's median over its cases. The range over cases is that of each "
+    "case's mean over runs, the range over runs that of each run's median; neither is a confidence interval. n counts "
+    "defined scores only; runs whose scored network collapsed are left out."
+)
 
 HELD_OUT_DEFINITION = (
-    "Voxel Dice, 2TP/(2TP+FP+FN), of the whole case on the grid of the scan as acquired; a case's value is its mean "
-    "over runs; median and range over the cases where it is defined."
+    f"Voxel Dice, 2TP/(2TP+FP+FN), of the whole case on the grid of the scan as acquired. {CASE_VALUE}"
 )
 
 LESION_ROWS = (

@@ -2,43 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from mspipeline.report.comparison import Group, Row, UnfinishedRun, time_unit
+import pyarrow as pa
+
+from mspipeline.report.case_rows import median_runs
+from mspipeline.report.comparison import Cell, Group, Row, UnfinishedRun, plural, time_unit
 from mspipeline.report.sameness import sameness_notes
 
 _RANKED_BY = {
     "cases.test.dice": ("median Dice", "on {n} held-out test case{s}"),
-    "cases.validation.dice": ("median Dice", "on {n} validation case{s}, which are not fully held out"),
+    "cases.validation.dice": ("median Dice", "on {n} validation case{s}, which chose the checkpoint"),
     "validation.best_dice": ("mean best Dice", "in validation during training (no case was scored on its own grid)"),
 }
 
+_SEEDS = 12
 
-def headline(groups: Sequence[Group], rows: Sequence[Row], unfinished: Sequence[UnfinishedRun]) -> str:
-    """The result in plain words: the best Dice and what an epoch cost, or that nothing completed."""
+
+def headline(groups: Sequence[Group], rows: Sequence[Row], unfinished: Sequence[UnfinishedRun], collapsed: int) -> str:
+    """The result in plain words: the best Dice and what an epoch cost, or that nothing completed.
+
+    collapsed: runs whose scores are in no average.
+    """
     if not any(group.runs for group in groups):
         statuses = [run.status for run in unfinished]
         counts = ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
         return f"No run completed ({counts or 'the tables hold no run'}), so there is nothing to compare yet."
     row = _ranking_row(rows)
+    if row is None and collapsed:
+        return "Every run that was scored collapsed, so there is nothing to compare."
     if row is None:
         return "Runs completed, but no case was scored: run `mspipeline evaluate` on them."
-    best = ranking(groups, rows)[0]
+    order = ranking(groups, rows)
+    best = order[0]
     cell, score = row.cells[best], row.cells[best].value
     scored = sum(other.value is not None for other in row.cells)
     what, where = _RANKED_BY[row.key]
-    where = where.format(n=cell.n, s="" if cell.n == 1 else "s")
+    where = where.format(n=cell.cases, s="" if cell.cases == 1 else "s")
+    aside = f" ({plural(collapsed, 'collapsed run')} left out)" if collapsed else ""
     if scored == 1:
-        return f"{_name(groups[best])} reached a {what} of {score:.3f} {where}. {_epoch_sentence(rows, best)}"
+        return f"{_name(groups[best])} reached a {what} of {score:.3f} {where}{aside}. {_epoch_sentence(rows, best)}"
     return (
-        f"Of {scored} groups, {_name(groups[best])} had the highest {what} {where}: {score:.3f}. "
-        f"{_epoch_sentence(rows, best)} The difference between groups was not tested for significance."
+        f"Of {scored} groups, {_name(groups[best])} had the highest {what} {where}: {score:.3f}{aside}. "
+        f"{_epoch_sentence(rows, best)} {_doubt(cell, row.cells[order[1]])}"
     )
 
 
+def ranking_notes(
+    groups: Sequence[Group],
+    members: Sequence[Sequence[dict[str, Any]]],
+    rows: Sequence[Row],
+    scores: pa.Table,
+    left_out: Collection[str],
+) -> list[str]:
+    """Which runs the ranking is of, and how it is with those that collapsed; nothing where none did.
+
+    members: each group's runs, as rows of the runs table. scores: as made by `case_rows.scored_rows`.
+    """
+    row = _ranking_row(rows)
+    if not left_out or row is None:
+        return []
+    order = [index for index in ranking(groups, rows) if row.cells[index].value is not None]
+    ranked = ", ".join(f"{groups[i].letter} {row.cells[i].value:.3f} ({_seeds(members[i], left_out)})" for i in order)
+    notes = [f"Ranked by the runs that did not collapse: {ranked}."]
+    if row.key.startswith("cases."):
+        medians = median_runs(groups, scores, row.key.split(".")[1])
+        scored = [(value, groups[index].letter) for index, value in enumerate(medians) if value is not None]
+        everyone = ", ".join(f"{letter} {value:.3f}" for value, letter in sorted(scored, key=lambda each: -each[0]))
+        notes.append(
+            f"With every run counted, by each group's median run (of an even number the worse of the middle two): "
+            f"{everyone}."
+        )
+    return notes
+
+
+def _seeds(runs: Sequence[dict[str, Any]], left_out: Collection[str]) -> str:
+    """The seeds of a group's complete runs that are left in."""
+    left_in = [run for run in runs if run["status"] == "complete" and run["run_id"] not in left_out]
+    seeds = sorted({run["seed"] for run in left_in if run["seed"] is not None})
+    if not seeds or len(seeds) > _SEEDS:
+        return plural(len(left_in), "run")
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _doubt(best: Cell, second: Cell) -> str:
+    """How far the order of the two best groups can be relied on."""
+    words = "The difference between groups was not tested for significance"
+    if best.cases == 1:
+        words += ", and one case cannot show which network is better"
+    elif best.run_low is not None and second.run_high is not None and second.run_high >= best.run_low:
+        words += ", and their ranges over runs overlap"
+    return f"{words}."
+
+
 def ranking(groups: Sequence[Group], rows: Sequence[Row]) -> list[int]:
-    """Indices of the groups by Dice, best first; then those without one, then those without a complete run."""
+    """Indices of the groups by Dice, best first; then those without one, then those without a complete run.
+
+    Runs whose scored network collapsed are not in that Dice.
+    """
     row = _ranking_row(rows)
 
     def place(index: int) -> tuple[bool, float]:

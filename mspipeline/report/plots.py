@@ -11,7 +11,6 @@ import re
 import warnings
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +22,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from mspipeline.report.comparison import Group
+from mspipeline.report.drawing import figure_style
 from mspipeline.report.measures import GB
 from mspipeline.report.series import binned, floats, phase_spans, running_seconds, thin
 from mspipeline.report.tables import Tables
@@ -61,7 +61,7 @@ def epoch_curves(tables: Tables, groups: Sequence[Group], *, column: str, label:
 
     column: of the epochs table, "loss" or "dice". At most `LINES` runs per group and `POINTS` points per line.
     """
-    with mpl.rc_context(_STYLE):
+    with figure_style(_STYLE):
         figure = _figure(4.3 + 0.22 * len(groups))
         axes = figure.add_subplot()
         longest = 0
@@ -108,7 +108,7 @@ def hardware_curves(tables: Tables, group: Group, run_id: str) -> str:
     if gpu.num_rows:
         panels.append(("GPU busy\n(%)", gpu, "device_uuid", "gpu_utilization_ratio", 100.0, "mean"))
         panels.append(("GPU memory\n(GB)", gpu, "device_uuid", "gpu_memory_used_bytes", 1 / GB, "max"))
-    with mpl.rc_context(_STYLE):
+    with figure_style(_STYLE):
         figure = _figure(0.9 + 1.35 * len(panels))
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         found = phase_spans(floats(process, "running"), process["phase"])
@@ -144,12 +144,12 @@ def hardware_curves(tables: Tables, group: Group, run_id: str) -> str:
 def case_dots(scores: pa.Table, groups: Sequence[Group], subset: str) -> str:
     """Dice of every case of a subset, a mark per group. Beyond `NAMED_CASES` cases they are ranked, not named.
 
-    scores: as made by `summary.case_scores`; cases without a defined Dice have no mark.
+    scores: as made by `case_rows.case_scores`; cases without a defined Dice have no mark.
     """
     rows = scores.filter(pc.equal(scores["subset"], subset))
     cases = sorted(set(rows["case"].to_pylist()))
     named = len(cases) <= NAMED_CASES
-    with mpl.rc_context(_STYLE):
+    with figure_style(_STYLE):
         height = 1.1 + 0.26 * len(cases) if named else 4.3
         figure = _figure(height + 0.22 * len(groups))
         axes = figure.add_subplot()

@@ -132,8 +132,38 @@ def test_hostile_names_are_text(write: Callable[..., str], hostile: str) -> None
 
 def test_an_undefined_score_is_said_so(write: Callable[..., str]) -> None:
     page = Page(write(runs=[run_row("a")], cases=[case_row("a", "sub-01", "test", dice=float("nan"))]))
-    assert "undefined in all 1 cases" in page.text
-    assert "1 (0 with Dice)" in page.text
+    assert page.text.count("undefined") > 4
+    page = Page(write(runs=[run_row("a")], cases=[case_row("a", f"sub-0{n}", "test", dice=None) for n in (1, 2)]))
+    assert "undefined in all 2 scores" in page.text
+
+
+def test_a_score_that_is_defined_in_some_runs_says_in_how_many(write: Callable[..., str]) -> None:
+    cases = [case_row(run, "sub-01", "test", hd95_mm=mm) for run, mm in (("a", float("nan")), ("b", 3.0))]
+    page = Page(write(runs=[run_row("a"), run_row("b", seed=1)], cases=cases))
+    assert "3.0 (1 of 2)" in page.text
+    assert "1 of 2 scores defined" in page.text
+
+
+def test_collapsed_runs_are_named_before_everything_else(write: Callable[..., str]) -> None:
+    collapsed = {"collapsed": True, "collapsed_to": "nothing", "collapsed_epoch": 8, "best_epoch": 9}
+    runs = [run_row("a", **collapsed), run_row("b", seed=1)]
+    cases = [case_row("a", "sub-01", "test", dice=0.0, prediction_ml=0.0), case_row("b", "sub-01", "test")]
+    page = Page(write(runs=runs, cases=cases))
+    assert page.open == []
+    top = page.text[: page.text.index("Before you compare")]
+    assert "1 run collapsed" in top
+    assert "a predicts nothing from epoch 8 on; its scores are in no average and not in the ranking." in top
+    assert "1 collapsed run left out" in page.text
+    assert "2 of 2 runs complete, seeds 0, 1; 1 collapsed" in page.text
+    assert "complete , collapsed" in page.text  # in the table of runs
+
+
+def test_many_collapsed_runs_are_counted(write: Callable[..., str]) -> None:
+    collapsed = {"collapsed": True, "collapsed_to": "everything", "collapsed_epoch": 2}
+    page = Page(write(runs=[run_row(f"run{n:02d}", seed=n, **collapsed) for n in range(20)]))
+    assert "20 runs collapsed" in page.text
+    assert "8 more are marked in the table of runs" in page.text
+    assert page.text.count("calls every voxel lesion from epoch 2 on") == 12
 
 
 def test_no_runs_and_no_complete_runs_still_give_a_page(write: Callable[..., str]) -> None:

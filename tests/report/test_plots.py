@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mspipeline.report import plots
+from mspipeline.report.case_rows import case_scores, scored_rows
 from mspipeline.report.series import POINTS
-from mspipeline.report.summary import Comparison, Tables, case_scores, load_tables, summarise
+from mspipeline.report.summary import Comparison, Tables, load_tables, summarise
 from tests.report.report_rows import case_row, epoch_row, run_row
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -39,7 +40,7 @@ def figures(campaign: Path) -> list[str]:
 def draw_all(folder: Path) -> list[str]:
     tables, comparison = load(folder)
     groups = comparison.groups
-    scores = case_scores(tables, groups)
+    scores = case_scores(scored_rows(tables, groups))
     return [
         plots.epoch_curves(tables, groups, column="loss", label="loss"),
         plots.epoch_curves(tables, groups, column="dice", label="Dice"),
@@ -87,7 +88,7 @@ def test_hardware_shows_the_gpu_only_where_one_was_sampled(figures: list[str]) -
 def test_any_name_can_be_drawn(tables_folder: Callable[..., Path], name: str) -> None:
     cases = [case_row("a", name, "test"), case_row("a", "sub-02", "test", dice=None)]
     tables, comparison = load(tables_folder(runs=[run_row("a", model=name)], cases=cases))
-    svg = plots.case_dots(case_scores(tables, comparison.groups), comparison.groups, "test")
+    svg = plots.case_dots(case_scores(scored_rows(tables, comparison.groups)), comparison.groups, "test")
     assert sum(name[:20] in text for text in texts(svg)) == 2
     assert "<script" not in svg
 
@@ -95,6 +96,6 @@ def test_any_name_can_be_drawn(tables_folder: Callable[..., Path], name: str) ->
 def test_many_cases_are_ranked_instead_of_named(tables_folder: Callable[..., Path]) -> None:
     cases = [case_row("a", f"sub-{number:03d}", "test", dice=number / 100) for number in range(99)]
     tables, comparison = load(tables_folder(runs=[run_row("a")], cases=cases))
-    words = texts(plots.case_dots(case_scores(tables, comparison.groups), comparison.groups, "test"))
+    words = texts(plots.case_dots(case_scores(scored_rows(tables, comparison.groups)), comparison.groups, "test"))
     assert not [word for word in words if word.startswith("sub-")]
     assert any("99 cases" in word for word in words)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from mspipeline.report.case_rows import case_scores, scored_rows
 from mspipeline.report.comparison import Cell
-from mspipeline.report.summary import NOT_CERTIFIED, Comparison, case_scores, load_tables, summarise
+from mspipeline.report.summary import NOT_CERTIFIED, Comparison, load_tables, summarise
 from tests.report.report_rows import case_row, epoch_row, run_row, sample_row
 
 Write = Callable[..., Path]
@@ -91,25 +92,55 @@ def test_lesion_rows_are_of_the_most_held_out_subset_and_leave_undefined_cases_o
     tables = tables_folder(runs=[run_row("a")], cases=cases)
     found = cell(tables, "cases.test.msseg2016_f1")
     assert (found.value, found.low, found.high, found.n) == (pytest.approx(0.4), 0.2, 0.6, 2)
-    assert "1 undefined" in found.detail
+    assert found.text == "0.400 (cases 0.200 to 0.600 (n = 2); 1 run; 2 of 3 scores defined)"
     assert cell(tables, "cases.test.hd95_mm").main == "20.0"
 
 
-def test_held_out_dice_is_the_median_over_cases_of_their_means_over_runs(tables_folder: Write) -> None:
+def test_held_out_dice_gives_the_spread_over_cases_and_over_runs_apart(tables_folder: Write) -> None:
     dice = {("a", "1"): 0.2, ("b", "1"): 0.4, ("a", "2"): 0.9, ("b", "2"): 0.7, ("a", "3"): 0.5, ("b", "3"): NAN}
     cases = [case_row(run, f"sub-{case}", "test", dice=value) for (run, case), value in dice.items()]
     cases += [case_row("a", "sub-4", "test", dice=NAN), case_row("a", "sub-5", "validation", dice=0.99)]
     cases += [case_row("a", "sub-6", "test", dice=0.99, grid="training")]
     found = cell(tables_folder(runs=[run_row("a"), run_row("b", seed=1)], cases=cases), "cases.test.dice")
-    assert (found.value, found.n) == (0.5, 3)  # cases 0.3, 0.8, 0.5
-    assert [found.low, found.high] == pytest.approx([0.3, 0.8])
-    assert found.text == "0.500 (0.300 to 0.800; n = 3 cases, 1 to 2 runs; 1 undefined)"
+    assert found.value == pytest.approx(0.525)  # run a: 0.2, 0.5, 0.9, median 0.5; run b: 0.4, 0.7, median 0.55
+    assert [found.run_low, found.run_high] == pytest.approx([0.5, 0.55])
+    assert [found.low, found.high] == pytest.approx([0.3, 0.8])  # means over runs: 0.3, 0.8, 0.5
+    assert (found.n, found.cases) == (5, 3)  # 7 scores, of which sub-3 in run b and sub-4 in run a are undefined
+    assert found.text == ("0.525 (cases 0.300 to 0.800 (n = 3); runs 0.500 to 0.550 (n = 2); 5 of 7 scores defined)")
+
+
+def test_one_case_has_no_spread_over_cases_and_no_interval(tables_folder: Write) -> None:
+    cases = [case_row(run, "sub-1", "test", dice=dice) for run, dice in (("a", 0.7), ("b", 0.74))]
+    found = cell(tables_folder(runs=[run_row("a"), run_row("b", seed=1)], cases=cases), "cases.test.dice")
+    assert found.text == "0.720 (1 case; runs 0.700 to 0.740 (n = 2))"
+    assert found.sd is None
+
+
+def test_n_is_the_number_of_defined_values(tables_folder: Write) -> None:
+    cases = [case_row(run, "sub-1", "test", hd95_mm=mm) for run, mm in (("a", NAN), ("b", 3.0))]
+    folder = tables_folder(runs=[run_row("a"), run_row("b", seed=1)], cases=cases)
+    found = cell(folder, "cases.test.hd95_mm")
+    assert (found.value, found.n, found.cases) == (3.0, 1, 1)
+    assert found.text == "3.0 (1 case; 1 run; 1 of 2 scores defined)"
+    assert cell(folder, "cases.test.dice").n == 2
+    tables = load_tables(folder)
+    (row,) = case_scores(scored_rows(tables, summarise(tables).groups)).to_pylist()
+    assert (row["hd95_mm"], row["hd95_mm_defined"], row["runs"]) == (3.0, 1, 2)
+
+
+def test_of_a_run_scored_by_two_checkpoints_the_best_counts(tables_folder: Write) -> None:
+    cases = [
+        case_row("a", "sub-1", "test", dice=dice, checkpoint=name) for name, dice in (("last", 0.2), ("best", 0.8))
+    ]
+    cases += [case_row("b", "sub-1", "test", dice=0.6, checkpoint="last")]
+    found = cell(tables_folder(runs=[run_row("a"), run_row("b", seed=1)], cases=cases), "cases.test.dice")
+    assert [found.run_low, found.run_high, found.n] == [0.6, 0.8, 2]
 
 
 def test_case_scores_put_test_cases_first(tables_folder: Write) -> None:
     cases = [case_row("a", name, subset) for name, subset in (("1", "train"), ("2", "validation"), ("3", "test"))]
     tables = load_tables(tables_folder(runs=[run_row("a")], cases=cases))
-    scores = case_scores(tables, summarise(tables).groups)
+    scores = case_scores(scored_rows(tables, summarise(tables).groups))
     assert scores["case"].to_pylist() == ["3", "2", "1"]
     assert scores["runs"].to_pylist() == [1, 1, 1]
 
@@ -207,8 +238,19 @@ def test_the_headline_names_the_best_group_and_its_epoch_time(tables_folder: Wri
     assert compare(tables_folder(runs=runs, cases=cases)).headline == (
         "Of 2 groups, unet2d (base_width=8) with torch on the CPU had the highest median Dice on 1 held-out test case: "
         "0.700. One of its training epochs took 90.0 s (the fastest group's: 20 s). "
-        "The difference between groups was not tested for significance."
+        "The difference between groups was not tested for significance, "
+        "and one case cannot show which network is better."
     )
+
+
+def test_the_headline_says_when_the_ranges_over_runs_overlap(tables_folder: Write) -> None:
+    runs = [run_row(f"{b}{seed}", backend=b, seed=seed) for b in ("jax", "torch") for seed in (0, 1)]
+    dice = {"jax0": 0.6, "jax1": 0.7, "torch0": 0.65, "torch1": 0.8}
+    cases = [case_row(run, f"sub-{n}", "test", dice=value) for run, value in dice.items() for n in (1, 2)]
+    words = "not tested for significance, and their ranges over runs overlap."
+    assert compare(tables_folder(runs=runs, cases=cases)).headline.endswith(words)
+    apart = [row | {"dice": 0.71} if row["run_id"] == "torch0" else row for row in cases]
+    assert compare(tables_folder(runs=runs, cases=apart)).headline.endswith("not tested for significance.")
 
 
 def test_the_headline_says_when_nothing_completed_or_was_scored(tables_folder: Write) -> None:
