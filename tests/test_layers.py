@@ -13,7 +13,15 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: ["mspipeline.errors"],
     1: ["mspipeline.metrics", "mspipeline.telemetry"],
-    2: ["mspipeline.network", "mspipeline.config", "mspipeline.files", "mspipeline.volume", "mspipeline.runs"],
+    2: [
+        "mspipeline.network",
+        "mspipeline.config",
+        "mspipeline.files",
+        "mspipeline.images",
+        "mspipeline.grid",
+        "mspipeline.volume",
+        "mspipeline.runs",
+    ],
     3: [
         "mspipeline.models",
         "mspipeline.datasets",
@@ -37,6 +45,9 @@ SIDEWAYS = {
     # Within a floor, only these rooms use each other, in this direction.
     ("mspipeline.config", "mspipeline.files"),
     ("mspipeline.volume", "mspipeline.files"),
+    ("mspipeline.volume", "mspipeline.images"),
+    ("mspipeline.volume", "mspipeline.grid"),
+    ("mspipeline.grid", "mspipeline.images"),
     ("mspipeline.runs", "mspipeline.files"),
     ("mspipeline.runs", "mspipeline.config"),
     ("mspipeline.network", "mspipeline.files"),

@@ -70,10 +70,10 @@ def test_a_voxel_of_two_by_three_millimetres_has_its_volume() -> None:
     assert ScanGrid((4, 4, 4), np.diag([-1.0, 2, 3, 1]), 1, 1).voxel_ml == pytest.approx(0.006)
 
 
-def test_grids_are_the_same_within_a_hundredth_of_a_millimetre() -> None:
+def test_grids_are_the_same_within_a_tenth_of_a_voxel() -> None:
     affine = np.diag([1.0, 1, 1, 1])
     near, far = affine.copy(), affine.copy()
-    near[0, 3], far[0, 3] = 0.005, 0.05
+    near[0, 3], far[0, 3] = 0.09, 0.11
     grid = ScanGrid((9, 9, 9), affine, 1, 1)
     assert grid.same_as(ScanGrid((9, 9, 9), near, 2, 0))
     assert not grid.same_as(ScanGrid((9, 9, 9), far, 1, 1))
@@ -119,6 +119,26 @@ def test_masks_are_binary_whatever_their_type(tmp_path: Path) -> None:
         mask = load_mask(write(tmp_path / "m.nii.gz", np.array([[[0, 1, 1]]], kind)))
         assert mask.data.dtype == bool
         assert mask.data.sum() == 2
+
+
+@pytest.mark.parametrize("one", [0.9999999, 1.0000001, 1.0009, 0.9991])
+def test_a_mask_whose_ones_were_rounded_is_binary(tmp_path: Path, one: float) -> None:
+    mask = load_mask(write(tmp_path / "m.nii.gz", np.array([[[0, 1e-7, one]]], np.float32)))
+    assert mask.data.tolist() == [[[False, False, True]]]
+
+
+def test_a_mask_of_scaled_bytes_is_binary(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.array([[[0, 1, 1]]], np.float64), np.eye(4))
+    image.set_data_dtype(np.uint8)  # nibabel stores 0 and 255 with the slope 1/255
+    nib.save(image, tmp_path / "m.nii.gz")
+    assert float(nib.load(tmp_path / "m.nii.gz").dataobj.slope) == pytest.approx(1 / 255)
+    assert load_mask(tmp_path / "m.nii.gz").data.sum() == 2
+
+
+@pytest.mark.parametrize("value", [0.5, 2.0, 0.99, -1.0, 255.0])
+def test_a_mask_with_any_other_value_is_refused(tmp_path: Path, value: float) -> None:
+    with pytest.raises(VolumeError, match=rf"not a binary mask: holds 3 values .*{value:g}"):
+        load_mask(write(tmp_path / "m.nii.gz", np.array([[[0, 1, value]]], np.float32)))
 
 
 def test_a_mask_that_is_not_binary_is_answered_with_its_values_and_a_way_out(tmp_path: Path) -> None:
