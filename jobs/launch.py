@@ -175,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 command, share = partial(_command_of, given), training.threads == 0
                 return processes.start(training.processes, command, share_cores=share)
             others_tell = group.rank > 0
+            processes.require_address(group)
         progress = wants_progress(given.progress)
         if given.telemetry is None:
             with EventWriter(None, Identity("")) as events:

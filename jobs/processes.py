@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ PORTS = range(15_000, 30_000)
 """Below those that systems hand out by themselves; a job's follows from its number."""
 GRACE_S = 20.0
 """After one has failed, so long the others may take to notice and to say so: TensorFlow's take 10 s."""
+LISTEN_S = 2.0
+"""How much later than another a process may meet an error that all of them meet."""
 LAUNCHED = "MSPIPELINE_LAUNCHED"
 """Set for processes that were started here: who died is said by their parent, once."""
 
@@ -34,7 +37,8 @@ def place(processes: int, environ: Mapping[str, str]) -> ProcessGroup | None:
     """This process's place in a training of `processes`; None where they are still to be started.
 
     MASTER_ADDR and MASTER_PORT replace the first node's name and the port that follows from the job's number, where
-    processes are to meet elsewhere. Raises ConfigError where another number of processes was started.
+    processes are to meet elsewhere; on one node they meet at its loopback address. Raises ConfigError where another
+    number of processes was started.
     """
     if processes == 1:
         return ALONE
@@ -43,7 +47,8 @@ def place(processes: int, environ: Mapping[str, str]) -> ProcessGroup | None:
         _check(tasks, processes, f"SLURM started {tasks} tasks; use `srun --ntasks={processes}`")
         rank, local = _number(environ, "SLURM_PROCID", 0), _number(environ, "SLURM_LOCALID", 0)
         nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
-        host, port = first_host(nodes), _port(environ)
+        alone = _number(environ, "SLURM_STEP_NUM_NODES", 0) == 1
+        host, port = "127.0.0.1" if alone else first_host(nodes), _port(environ)
     elif "WORLD_SIZE" in environ:
         world = _number(environ, "WORLD_SIZE", 1)
         _check(world, processes, f"WORLD_SIZE is {world}; start as many, or unset it")
@@ -54,6 +59,24 @@ def place(processes: int, environ: Mapping[str, str]) -> ProcessGroup | None:
     address = f"{environ.get('MASTER_ADDR') or host}:{_number(environ, 'MASTER_PORT', port)}"
     seen = environ.get("CUDA_VISIBLE_DEVICES")
     return ProcessGroup(rank, processes, address, 0 if seen and "," not in seen else local)
+
+
+def require_address(group: ProcessGroup) -> None:
+    """Raise ConfigError at once where the address at which the processes meet has no meaning on this machine."""
+    host, _, port = group.address.rpartition(":")
+    try:
+        if group.size > 1:
+            socket.getaddrinfo(host, int(port))
+    except OSError as error:
+        # At the first that ends srun asks the others to: they are to end by this error, too, not by that signal.
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(LISTEN_S)
+        signal.signal(signal.SIGTERM, before)
+        raise ConfigError(
+            f"{group.name} on {socket.gethostname()}: {host!r}, where the processes are to meet, is a name that this "
+            f"machine does not know ({error.strerror}); set MASTER_ADDR to an address of that node which the others "
+            f"reach (`scontrol show node {host}`: NodeAddr) and start again"
+        ) from error
 
 
 def first_host(nodes: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 NOT_BEGUN = "error: the job ended before its work began: "
 """Start of the line that such a job ends with; a campaign shows it as the reason and does not run the cell again."""
@@ -34,3 +35,12 @@ def plain_lines(modules: Sequence[str]) -> list[str]:
     ['module purge', 'module load gcc/12.2']
     """
     return ["module purge", *(f"module load {name}" for name in modules)] if modules else []
+
+
+def refusal_in(log: Path) -> str:
+    """Why the job of this log ended before its work began; empty where it did not, or where the log cannot be read."""
+    try:
+        last = log.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]
+    except OSError:
+        return ""
+    return last.removeprefix("error: ") if last.startswith(NOT_BEGUN) else ""

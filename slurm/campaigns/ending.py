@@ -29,6 +29,7 @@ from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError, DataError, Interrupted, Preempted, RunFolderError, StorageError, TableError
 from mspipeline.files import read_json, write_json
 from mspipeline.runs import RunPaths
+from mspipeline.slurm import modules
 from mspipeline.slurm.inside.attempt import AttemptRecord, newest_state, tries_failed
 from mspipeline.slurm.submission import queue
 from mspipeline.slurm.submission.submit import Submission
@@ -112,6 +113,9 @@ def ending_of(
             job_id=submission.job_id, attempt=number, state=state, message=message, again=again, tries=tries
         )  # fmt: skip
 
+    refused = modules.refusal_in(submission.job_log) if submission.executor == "slurm" else ""
+    if refused:
+        return ending("failed", refused)
     if attempt is None or not begun:
         if _full(cell_folder):
             return ending("failed", f"no space: {cell_folder} cannot be written; free some")
@@ -159,7 +163,7 @@ def _cause(word: str, attempt: AttemptRecord) -> str:
     if word == "NODE_FAIL":
         return f"its node {attempt.node or attempt.host} failed"
     if word == "TIMEOUT":
-        return "its time limit came before its state was saved: raise time_min or warn_s in the site file"
+        return "TIMEOUT: its time limit came before its state was saved: raise time_min or warn_s in the site file"
     if attempt.asked is not None:
         return f"killed after {attempt.asked}, before its state was saved"
     return f"killed on {attempt.node or attempt.host} (SIGKILL)"

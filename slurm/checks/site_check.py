@@ -103,18 +103,21 @@ def _limits(there: PartitionFacts, wanted: Partition) -> list[tuple[str, str]]:
     most_cpus = _least(max((node.cpus for node in nodes), default=0), there.max_cpus)
     most_mib = _least(max((node.mem_mib for node in nodes), default=0), there.max_mem_mib)
     asked = gres(wanted.gres or "")
-    mem_mib = (wanted.mem_gb or 0) * 1024
+    cpus, mem_mib = (wanted.cpus or 1) * wanted.pack, (wanted.mem_gb or 0) * 1024 * wanted.pack
+    packed, less = (f" for each of pack = {wanted.pack} cells", " or pack") if wanted.pack > 1 else ("", "")
     if there.max_time_min is not None and wanted.time_min is not None and wanted.time_min > there.max_time_min:
         wrong.append((f"time_min = {wanted.time_min} is above its limit, {there.max_time_min}", "lower time_min"))
     single = len(wrong)
-    if (wanted.cpus or 1) > most_cpus:
-        wrong.append((f"cpus = {wanted.cpus}, but a node offers {most_cpus} at most", "lower cpus"))
+    if cpus > most_cpus:
+        asked_cpus = f"cpus = {wanted.cpus or 1}{packed}"
+        wrong.append((f"{asked_cpus}, but a node offers {most_cpus} at most", f"lower cpus{less}"))
     if mem_mib > most_mib:
         offers = f"{most_mib / 1024:.4g}"
-        wrong.append((f"mem_gb = {wanted.mem_gb:g}, but a node offers {offers} at most", "lower mem_gb"))
+        asked_gb = f"mem_gb = {wanted.mem_gb:g}{packed}"
+        wrong.append((f"{asked_gb}, but a node offers {offers} at most", f"lower mem_gb{less}"))
     if not any(node.has_gres(asked) for node in nodes):
         wrong.append((f"gres {wanted.gres!r}: no node has that; its nodes have {_gres_of(there)}", "correct gres"))
-    fits = any(node.cpus >= (wanted.cpus or 1) and node.mem_mib >= mem_mib and node.has_gres(asked) for node in nodes)
+    fits = any(node.cpus >= cpus and node.mem_mib >= mem_mib and node.has_gres(asked) for node in nodes)
     if len(wrong) == single and nodes and not fits:
         wrong.append(("no single node has that many cpus, that memory and that gres", "ask for less"))
     return wrong

@@ -13,6 +13,7 @@ from typing import Literal
 
 from mspipeline.config import CollectJob, PrepareJob, Strict
 from mspipeline.files import write_json
+from mspipeline.slurm import modules
 from mspipeline.slurm.campaigns.ending import INTERRUPTED_CODES
 from mspipeline.slurm.campaigns.progress import last_lines
 from mspipeline.slurm.inside.attempt import read_attempt
@@ -23,6 +24,8 @@ from mspipeline.slurm.submission.shape import Shape
 from mspipeline.slurm.submission.submit import Order, Submission, read_submission
 
 State = Literal["pending", "running", "done", "interrupted", "failed"]
+
+TIMED_OUT = "TIMEOUT: its time limit came before it was done; raise time_min of its partition in the site file"
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,19 @@ def step_state(campaign_folder: Path, name: str) -> StepState:
     log = submission.log
     if submit.queued(submission):
         return StepState(name, "running", log=log)
-    if attempt is None or attempt.job_id != submission.job_id or attempt.exit_code is None:
-        return StepState(name, "interrupted", "its job was cancelled or lost", log=log)
-    if attempt.exit_code == 0:
+    refused = modules.refusal_in(log)
+    if refused:
+        return StepState(name, "failed", refused, modules.CODE, log)
+    own = attempt if attempt is not None and attempt.job_id == submission.job_id else None
+    if own is not None and own.exit_code == 0:
         return StepState(name, "done", exit_code=0, log=log)
-    said = ": ".join([f"code {attempt.exit_code}", *last_lines(log, 1)])
-    state: State = "interrupted" if attempt.exit_code in INTERRUPTED_CODES else "failed"
-    return StepState(name, state, said, attempt.exit_code, log)
+    if queue.end_of(submission.job_id) == "TIMEOUT":
+        return StepState(name, "interrupted", TIMED_OUT, log=log)
+    if own is None or own.exit_code is None:
+        return StepState(name, "interrupted", "its job was cancelled or lost", log=log)
+    said = ": ".join([f"code {own.exit_code}", *last_lines(log, 1)])
+    state: State = "interrupted" if own.exit_code in INTERRUPTED_CODES else "failed"
+    return StepState(name, state, said, own.exit_code, log)
 
 
 def prepare_shape(ranks: int) -> Shape:

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import psutil
 import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.core.utils import FailedJobError, FailedSubmissionError, JobPaths
 
 from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError, StorageError
@@ -67,6 +67,11 @@ class Submission(Strict):
     def jobs(self) -> tuple[str, ...]:
         """Every job of the cell, in the order in which they run."""
         return (*self.earlier, self.job_id)
+
+    @property
+    def job_log(self) -> Path:
+        """The log of the job itself, which cells that share it have besides their own."""
+        return Path(JobPaths(self.logs, self.job_id, 0).stdout)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mspipeline.backends.process_group import ProcessGroup
 from mspipeline.backends.registry import availability
 from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 from mspipeline.errors import BackendError, ConfigError, Preempted
-from mspipeline.jobs.processes import first_host, place
+from mspipeline.jobs.processes import first_host, place, require_address
 from mspipeline.jobs.train import graph_of
 from mspipeline.runs import RunPaths, config_hash, read_record, read_rows
 from mspipeline.shards.manifest import load_manifest
@@ -34,6 +34,8 @@ STEP = {"SLURM_JOB_ID": "71", "SLURM_STEP_ID": "2", "SLURM_STEP_NUM_TASKS": "4",
     [
         ({**STEP, "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}, ProcessGroup(3, 4, "gpu07:26273", 1)),
         ({**STEP, "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "5"}, (1, "gpu07:26273", 0)),
+        ({**STEP, "SLURM_STEP_NUM_NODES": "1", "MASTER_PORT": "999"}, (0, "127.0.0.1:999", 0)),
+        ({**STEP, "SLURM_STEP_NUM_NODES": "2"}, (0, "gpu07:15273", 0)),
         ({**STEP, "MASTER_ADDR": "ib0", "MASTER_PORT": "999"}, (0, "ib0:999", 0)),
         ({"RANK": "2", "WORLD_SIZE": "4", "MASTER_ADDR": "a", "MASTER_PORT": "9", "LOCAL_RANK": "0"}, (2, "a:9", 0)),
         ({"SLURM_JOB_ID": "71", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, None),  # a batch script: nobody started them
@@ -48,6 +50,13 @@ def test_a_process_finds_its_place(environ: dict[str, str], group: Any) -> None:
     if group is not None and group.address.startswith("gpu07"):
         group = ProcessGroup(group.rank, 4, f"gpu07:{15_000 + 71 + 2 * 101}", group.gpu)
     assert found == group
+
+
+def test_a_meeting_place_that_this_machine_does_not_know_is_answered_with_what_to_set() -> None:
+    require_address(ProcessGroup(0, 2, "127.0.0.1:999"))
+    require_address(ProcessGroup())
+    with pytest.raises(ConfigError, match=r"'no-such-node\.invalid'.* does not know .*; set MASTER_ADDR to an address"):
+        require_address(ProcessGroup(1, 2, "no-such-node.invalid:999"))
 
 
 def test_one_process_is_alone_wherever_it_runs() -> None:

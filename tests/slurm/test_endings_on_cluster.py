@@ -11,9 +11,11 @@ from mspipeline.errors import Interrupted
 from mspipeline.slurm.campaigns.campaign import Campaign
 from mspipeline.slurm.campaigns.follow import CellsFailed
 from mspipeline.slurm.inside.attempt import read_attempt
+from mspipeline.slurm.inside.node import Surroundings
 from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.submission import around
 from mspipeline.slurm.submission.queue import QUEUE, Queue
-from mspipeline.slurm.submission.submit import read_submission
+from mspipeline.slurm.submission.submit import Order, read_submission
 from tests.slurm.campaign_program import cell_commands
 from tests.slurm.process_watch import processes_of, wait_for
 
@@ -211,3 +213,38 @@ def test_a_job_put_back_and_held_by_somebody_reads_as_waiting_and_is_left_to_him
     with pytest.raises(Interrupted):
         run(campaign, "--epoch-seconds", "0.3", observer=hold)
     assert cluster.run("squeue", "-h") == ""
+
+
+UNKNOWN = "Lmod has detected the following error:  cuda/12 is unknown"
+MODULE = f'() {{ [ "$2" != cuda/12 ] || {{ echo "{UNKNOWN}" >&2; return 1; }}; }}'
+
+
+@pytest.mark.parametrize("packed", [1, 2])
+def test_a_module_that_does_not_load_ends_the_cells_with_its_message_and_they_are_not_run_again(
+    cluster, make_campaign, monkeypatch, packed
+):
+    monkeypatch.setenv("BASH_FUNC_module%%", MODULE)
+    cpu = CPU.model_copy(update={"pack": packed})
+    site = SITE.model_copy(update={"modules": ("gcc/12", "cuda/12"), "partitions": {"cpu": cpu}})
+    campaign = make_campaign(site=site)
+    reason = (
+        r"`module load cuda/12` failed on c[12] \(Lmod has detected the following error:  cuda/12 is unknown\); correct"
+    )
+    with pytest.raises(CellsFailed, match=f"2 of 2 cells failed: .*{reason} modules in the site file"):
+        run(campaign)
+    assert [state.state for state in Campaign.open(campaign.folder).state()] == ["failed", "failed"]
+    assert lines(campaign, "starts.txt") == []
+    assert len(list((campaign.folder / "logs").glob("*/*"))) == 1  # submitted once
+
+
+def test_a_preparation_that_its_time_limit_ends_is_called_so(cluster, tmp_path):
+    folder = tmp_path / "campaign"
+    deaf = ["bash", "-c", "trap '' USR2 TERM; echo begun; while :; do sleep 0.2; done"]
+    order = Order("prepare", [deaf], folder / "prepare")
+    there = around.hand_over(SITE, folder, order, Surroundings(), around.prepare_shape(1))
+    wait_for(lambda: there.log.exists() and "begun" in there.log.read_text(), 60)
+    cluster.run("scontrol", "update", f"JobId={there.job_id}", "EndTime=now+1seconds")
+    QUEUE.forget()
+    wait_for(lambda: around.step_state(folder, "prepare").state != "running", 120)
+    found = around.step_state(folder, "prepare")
+    assert (found.state, found.message) == ("interrupted", around.TIMED_OUT)

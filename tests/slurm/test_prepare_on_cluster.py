@@ -11,12 +11,14 @@ import psutil
 import pytest
 
 from mspipeline.files import sha256_file
+from mspipeline.slurm.site import Partition, Site
 from tests.command_line import PROGRAM, files_below, run, wait_for
 from tests.mpi_launch import require_mpi, shared_memory
 
 pytestmark = [pytest.mark.slurm, pytest.mark.mpi]
 
-SRUN = ("srun", "--mpi=pmi2", "--kill-on-bad-exit", "-N", "2", "-n", "4")
+SITE = Site(name="c", executor="slurm", mpi_plugin="pmi2", partitions={"cpu": Partition()})
+SRUN = (*SITE.mpi_command(4), "--nodes=2")
 
 
 @pytest.fixture(autouse=True)

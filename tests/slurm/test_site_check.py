@@ -60,6 +60,15 @@ def wrong(facts=FACTS, name="cores", site=None, **asked):
             "partition 'gpu': not on this cluster; it has cores, gpu_t4; correct [partitions.gpu] of the site file",
         ),
         ({"cpus": 17}, "partition 'cores': cpus = 17, but a node offers 16 at most; lower cpus in [partitions.cores]"),
+        (
+            {"cpus": 6, "pack": 3},
+            "cpus = 6 for each of pack = 3 cells, but a node offers 16 at most; lower cpus or pack",
+        ),
+        (
+            {"mem_gb": 50, "pack": 3},
+            "mem_gb = 50 for each of pack = 3 cells, but a node offers 128 at most; lower mem_gb",
+        ),
+        ({"cpus": 8, "mem_gb": 64, "pack": 2}, "no single node has that many cpus, that memory and that gres"),
         ({"mem_gb": 128.5}, "mem_gb = 128.5, but a node offers 128 at most; lower mem_gb in"),
         ({"time_min": 61}, "time_min = 61 is above its limit, 60; lower time_min in"),
         ({"cpus": 16, "mem_gb": 128}, "no single node has that many cpus, that memory and that gres; ask for less"),
