@@ -50,7 +50,7 @@ def mask(dataset: Path) -> Path:
 
 def change(path: Path, how: Callable[[Any], Any], affine: Any = None) -> None:
     """Write an image again with other voxels, or on another affine."""
-    image = nib.load(path)
+    image = nib.nifti1.load(path)
     data = how(np.asarray(image.dataobj).astype(np.float32))
     path.unlink()
     nib.Nifti1Image(data, image.affine if affine is None else affine).to_filename(path)
@@ -284,7 +284,7 @@ def test_a_full_disk_stops_predict_with_whole_maps_left(finished: Path, small_da
 
 def whole(image: Path) -> bool:
     """Whether every voxel of an image can be read."""
-    return bool(np.isfinite(nib.load(image).get_fdata()).all())
+    return bool(np.isfinite(nib.nifti1.load(image).get_fdata()).all())
 
 
 def test_a_full_disk_stops_collect_and_the_report(finished: Path, tmp_path: Path) -> None:

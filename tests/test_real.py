@@ -54,7 +54,7 @@ def test_a_real_case_is_learnt_and_its_map_overlaps_its_truth_voxel_by_voxel(rea
         )
     assert record.monitor == "train_loss"  # one case: nothing is held out
 
-    scan, truth, mask = (nib.load(path) for path in (dataset / SCAN, dataset / TRUTH, maps.mask))
+    scan, truth, mask = (nib.nifti1.load(path) for path in (dataset / SCAN, dataset / TRUTH, maps.mask))
     assert mask.shape == truth.shape == scan.shape == (85, 85, 85)
     assert np.allclose(mask.affine, scan.affine, atol=1e-6)
     assert np.allclose(mask.affine, truth.affine, atol=1e-6)

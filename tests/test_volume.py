@@ -44,7 +44,7 @@ def test_every_orientation_comes_in_as_ras_and_goes_back_as_it_was(tmp_path: Pat
     assert volume.grid.spacing_mm == (1, 2, 3)
     assert np.array_equal(to_scan_grid(volume.data, volume.grid), data)
     save_volume(tmp_path / "out.nii.gz", volume.data, volume.grid)
-    back = nib.load(tmp_path / "out.nii.gz")
+    back = nib.nifti1.load(tmp_path / "out.nii.gz")
     assert np.array_equal(np.asarray(back.dataobj), data)
     assert np.array_equal(back.affine, affine)
 
@@ -54,9 +54,9 @@ def test_qform_and_sform_codes_are_kept(tmp_path: Path, codes: tuple[int, int]) 
     source = write(tmp_path / "in.nii.gz", np.ones((2, 3, 4), np.float32), codes=codes)
     volume = load_volume(source)
     save_volume(tmp_path / "out.nii.gz", volume.data > 0, volume.grid)
-    header = nib.load(tmp_path / "out.nii.gz").header
+    header = nib.nifti1.load(tmp_path / "out.nii.gz").header
     assert (int(header["qform_code"]), int(header["sform_code"])) == codes
-    assert np.allclose(nib.load(tmp_path / "out.nii.gz").affine, nib.load(source).affine)
+    assert np.allclose(nib.nifti1.load(tmp_path / "out.nii.gz").affine, nib.nifti1.load(source).affine)
 
 
 def test_equal_volumes_give_equal_bytes(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_mask_of_scaled_bytes_is_binary(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.array([[[0, 1, 1]]], np.float64), np.eye(4))
     image.set_data_dtype(np.uint8)  # nibabel stores 0 and 255 with the slope 1/255
     nib.save(image, tmp_path / "m.nii.gz")
-    assert float(nib.load(tmp_path / "m.nii.gz").dataobj.slope) == pytest.approx(1 / 255)
+    assert float(nib.nifti1.load(tmp_path / "m.nii.gz").dataobj.slope) == pytest.approx(1 / 255)
     assert load_mask(tmp_path / "m.nii.gz").data.sum() == 2
 
 

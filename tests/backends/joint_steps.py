@@ -6,6 +6,7 @@ process's outputs, the running statistics and Adam's first moments, which are a 
 
 import re
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def joint_batch(loss, count):
 
 def main(name, rank, size, address, file):
     group = ProcessGroup(int(rank), int(size), address)
-    found = {}
+    found: dict[str, Any] = {}
     for loss, settings in LOSSES.items():
         graph = small_graph(loss)
         backend = create(name)
@@ -61,7 +62,8 @@ def main(name, rank, size, address, file):
         for count in COUNTS:
             backend.set_weights(initial_weights(graph, 0))
             backend.set_state(fresh)
-            share = Together(backend, group).share(*joint_batch(loss, count), np.arange(count))
+            images, masks = joint_batch(loss, count)
+            share = Together(backend, group).share(images, masks, np.arange(count, dtype=np.int32))
             step = backend.train_step(share.images, share.masks, whole=share.whole)
             key = f"{loss} {count} "
             found |= {key + "loss": step.loss, key + "output": step.probability, key + "cases": share.cases}

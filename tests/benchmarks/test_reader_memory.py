@@ -13,7 +13,7 @@ from mspipeline.shards.reader import read_case
 
 
 def keep_every_case(shards: Path) -> None:
-    kept = [read_case(shards, entry).images for entry in load_manifest(shards).cases]
+    kept = [read_case(shards, entry).images for entry in load_manifest(shards).slices]
     assert kept
 
 

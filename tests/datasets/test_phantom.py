@@ -24,7 +24,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def _load(path: Path) -> Any:
-    return nib.load(path)
+    return nib.nifti1.load(path)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ def content(data: np.ndarray | None = None, codes: tuple[int, int] = (1, 1), kin
     return Bytes(image.to_bytes())
 
 
-def put(form: str, at: int, *values: float) -> Callable[[Bytes], None]:
+def put(form: str, at: int, *values: Any) -> Callable[[Bytes], None]:
     """What writes numbers into a header at a byte. Offsets are those of nifti1.h."""
     return lambda raw: struct.pack_into("<" + form, raw, at, *values)
 
@@ -55,7 +55,7 @@ def only_qform(*more: Callable[[Bytes], None]) -> Callable[[Bytes], None]:
     return spoil
 
 
-def write(path: Path, raw: bytes) -> Path:
+def write(path: Path, raw: bytes | bytearray) -> Path:
     path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
     return path
 
@@ -168,7 +168,7 @@ def test_every_type_and_byte_order_is_read_as_nibabel_reads_it(
     made.header.set_slope_inter(0.5, -3)
     path = tmp_path / "x.nii.gz"
     made.to_filename(path)
-    theirs = nib.load(path)
+    theirs = nib.nifti1.load(path)
     ours = load_volume(path)
     assert np.array_equal(ours.data, np.asarray(nib.as_closest_canonical(theirs).dataobj, np.float32))
     assert np.array_equal(ours.grid.affine, theirs.affine)
@@ -185,7 +185,7 @@ def test_a_map_has_both_forms_codes_and_units_of_its_scan(tmp_path: Path, codes:
     put("b", 123, units)(raw)
     scan = load_volume(write(tmp_path / "in.nii", raw))
     save_volume(tmp_path / "out.nii.gz", scan.data > 0, scan.grid)
-    theirs, ours = nib.load(tmp_path / "in.nii"), nib.load(tmp_path / "out.nii.gz")
+    theirs, ours = nib.nifti1.load(tmp_path / "in.nii"), nib.nifti1.load(tmp_path / "out.nii.gz")
     for name in FORM_FIELDS:
         assert np.array_equal(theirs.header[name], ours.header[name]), name
     assert np.array_equal(theirs.header["pixdim"][:4], ours.header["pixdim"][:4])
@@ -207,12 +207,12 @@ def test_real_scans_are_read_and_written_as_nibabel_has_them(real_data: Path, tm
     paths += [*real_data.glob("ms/**/*FLAIR.nii.gz"), *real_data.glob("ms/**/*mask.nii.gz")]
     assert len(paths) == 16
     for path in paths:
-        theirs = nib.load(path)
+        theirs = nib.nifti1.load(path)
         ours = load_volume(path)
         assert np.array_equal(ours.data, np.asarray(nib.as_closest_canonical(theirs).dataobj, np.float32)), path
         assert np.array_equal(ours.grid.affine, theirs.affine)
         save_volume(tmp_path / "out.nii", ours.data, ours.grid)
-        written = nib.load(tmp_path / "out.nii")
+        written = nib.nifti1.load(tmp_path / "out.nii")
         assert np.array_equal(np.asarray(written.dataobj), np.asarray(theirs.dataobj, np.float32))
         for name in FORM_FIELDS:
             assert np.array_equal(theirs.header[name], written.header[name]), (path, name)

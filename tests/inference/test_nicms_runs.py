@@ -65,7 +65,7 @@ def maps(run: Path, scans: Path, output: Path, *, stop: SuiteError | None = None
 
 def normalised(path: Path, brain: np.ndarray) -> np.ndarray:
     """As nicMSlesions' Keras version: less the brain's mean, over the deviation of the whole shifted volume."""
-    image = np.where(brain, np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj, np.float64), 0)
+    image = np.where(brain, np.asarray(nib.as_closest_canonical(nib.nifti1.load(path)).dataobj, np.float64), 0)
     shifted = image - image[brain].mean()
     return shifted / shifted.std()
 
@@ -76,7 +76,7 @@ def test_the_map_is_the_second_networks_where_the_first_is_sure(
 ) -> None:
     first, second = copy.deepcopy(stages)
     brain_file = next(scans.glob("derivatives/*/sub-01/anat/*brain_mask.nii.gz"))
-    brain = np.asarray(nib.as_closest_canonical(nib.load(brain_file)).dataobj) == 1
+    brain = np.asarray(nib.as_closest_canonical(nib.nifti1.load(brain_file)).dataobj) == 1
     channels = [normalised(scans / f"sub-01/anat/sub-01_{name}.nii.gz", brain) for name in ("T1w", "FLAIR")]
     padded = np.pad(np.stack(channels), [(0, 0), (5, 5), (5, 5), (5, 5)])
     bright = np.argwhere((channels[1] > 0.5) & brain)
@@ -91,7 +91,7 @@ def test_the_map_is_the_second_networks_where_the_first_is_sure(
     (made,) = maps(run, scans, tmp_path / "out")
     root = tmp_path / "out" / f"mspipeline-{read_record(RunPaths(run)).run_id}"
     assert made.probability == root / "sub-01/anat/sub-01_label-lesion_probseg.nii.gz"
-    found = np.asarray(nib.as_closest_canonical(nib.load(made.probability)).dataobj)
+    found = np.asarray(nib.as_closest_canonical(nib.nifti1.load(made.probability)).dataobj)
     assert not found[~((channels[1] > 0.49) & brain)].any()
     passed = [bool(forward(first, patch)[1] > 0.8) for patch in patches]
     assert 5 <= sum(passed) <= 7
@@ -115,11 +115,11 @@ def test_maps_lie_on_the_grid_of_the_scan_and_masks_obey_the_records_numbers(
     }
     cascade = record.cascade.model_copy(update={"larger_than_vox": 0, "min_total_ml": 0.0})
     (before,) = maps(run, scans, tmp_path / "before")
-    values = np.asarray(nib.load(before.probability).dataobj)
+    values = np.asarray(nib.nifti1.load(before.probability).dataobj)
     threshold = float(np.median(values[values > 0]))
     write_record(paths, record.model_copy(update={"cascade": cascade, "threshold": threshold}))
     (made,) = maps(run, scans, tmp_path / "out")
-    scan, mask = nib.load(scans / "sub-01/anat/sub-01_FLAIR.nii.gz"), nib.load(made.mask)
+    scan, mask = nib.nifti1.load(scans / "sub-01/anat/sub-01_FLAIR.nii.gz"), nib.nifti1.load(made.mask)
     assert mask.shape == scan.shape
     assert np.allclose(mask.affine, scan.affine, atol=1e-5)
     expected = values >= np.float32(threshold)

@@ -66,7 +66,7 @@ def test_its_scores_and_maps_are_those_of_the_run(
         derived = tmp_path / f"derived{number}"
         assert run("predict", folder, small_dataset, "-o", derived, "--threads", 2).code == 0
         files = sorted(derived.rglob("*probseg.nii.gz"))
-        maps.append([np.asarray(nib.load(file).dataobj) for file in files])
+        maps.append([np.asarray(nib.nifti1.load(file).dataobj) for file in files])
     for one, other in zip(*rows, strict=True):
         counts = ("case", "true_positive", "false_positive", "false_negative", "true_negative")
         assert [one[key] for key in counts] == [other[key] for key in counts]

@@ -57,7 +57,7 @@ def middling_threshold(run_folder: Path, dataset: Path, maps: Path) -> None:
     with EventWriter(None, Identity("")) as events:
         job = PredictJob(run_folder=run_folder, dataset=dataset, output=maps, threads=2)
         done = predict(job, events=events, stop=lambda: None)
-    values = np.concatenate([nib.load(each.probability).get_fdata().ravel() for each in done])
+    values = np.concatenate([nib.nifti1.load(each.probability).get_fdata().ravel() for each in done])
     set_threshold(run_folder, float(np.quantile(values[values > 0], 0.9)))
 
 
@@ -73,7 +73,7 @@ def test_scores_are_those_of_the_written_maps_beside_the_truth_voxel_by_voxel(
     for row in rows:
         case = row["case"]
         truth_file = small_dataset / f"derivatives/lesions/{case}/anat/{case}_label-lesion_mask.nii.gz"
-        truth, found = (np.asarray(nib.load(file).dataobj) == 1 for file in (truth_file, maps[case].mask))
+        truth, found = (np.asarray(nib.nifti1.load(file).dataobj) == 1 for file in (truth_file, maps[case].mask))
         voxel_ml = 6.0 * 6.0 * 9.375 / 1000  # the phantom's 192 x 192 x 150 mm in 32 x 32 x 16 voxels
         both, either = int((truth & found).sum()), int((truth | found).sum())
         assert found.any()
@@ -171,7 +171,7 @@ def test_nothing_found_is_dice_0_where_there_are_lesions_and_undefined_in_a_heal
 ) -> None:
     dataset = shutil.copytree(small_dataset, tmp_path / "scans")
     mask = dataset / "derivatives/lesions/sub-01/anat/sub-01_label-lesion_mask.nii.gz"
-    image = nib.load(mask)
+    image = nib.nifti1.load(mask)
     nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine).to_filename(mask)
     shards = tmp_path / "shards"
     split = tmp_path / "split.toml"

@@ -39,7 +39,7 @@ def dataset(small_dataset: Path, tmp_path: Path) -> Path:
 
 def truth_of(dataset: Path, case: str) -> np.ndarray:
     (path,) = dataset.glob(f"derivatives/*/{case}/anat/*label-lesion_mask.nii.gz")
-    return np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj) != 0
+    return np.asarray(nib.as_closest_canonical(nib.nifti1.load(path)).dataobj) != 0
 
 
 def test_volumes_voxels_and_truth_lie_on_the_scans_own_grid(small_dataset: Path, shards: Path) -> None:
@@ -54,7 +54,7 @@ def test_volumes_voxels_and_truth_lie_on_the_scans_own_grid(small_dataset: Path,
         assert np.array_equal(case.scan_mask, truth)
         assert np.array_equal(case.voxels.lesions, np.argwhere(truth))
         (scan,) = (small_dataset / entry.case / "anat").glob("*_T2w.nii.gz")
-        voxels = np.asarray(nib.as_closest_canonical(nib.load(scan)).dataobj)
+        voxels = np.asarray(nib.as_closest_canonical(nib.nifti1.load(scan)).dataobj)
         brain = case.image[..., 2] != 0
         assert np.corrcoef(case.image[brain, 2], voxels[brain])[0, 1] == pytest.approx(1)
         flair = case.image[..., 0][tuple(case.voxels.candidates.T)]
@@ -101,7 +101,7 @@ def test_a_case_without_a_modality_is_named_or_left_out(dataset: Path, tmp_path:
 
 
 def change(path: Path, data: np.ndarray) -> None:
-    image = nib.load(path)
+    image = nib.nifti1.load(path)
     nib.Nifti1Image(data, image.affine, image.header).to_filename(path)
 
 
@@ -109,10 +109,10 @@ def test_cases_without_lesions_or_candidates_are_stored_and_said(
     dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (healthy,) = dataset.glob("derivatives/*/sub-01/anat/*label-lesion_mask.nii.gz")
-    change(healthy, np.zeros(nib.load(healthy).shape, np.uint8))
+    change(healthy, np.zeros(nib.nifti1.load(healthy).shape, np.uint8))
     dull = dataset / "sub-02/anat/sub-02_FLAIR.nii.gz"
     (mask,) = dataset.glob("derivatives/*/sub-02/anat/*desc-brain_mask.nii.gz")
-    brain = np.asarray(nib.load(mask).dataobj) != 0
+    brain = np.asarray(nib.nifti1.load(mask).dataobj) != 0
     dark = np.zeros(brain.shape, np.float32)
     dark[brain] = 100
     dark[tuple(np.argwhere(brain)[0])] = 1  # one voxel far below the others: none is above the mean by half a spread

@@ -41,7 +41,7 @@ def scans(small_dataset: Path, tmp_path: Path) -> Path:
     The last has other NIfTI codes; there are no masks.
     """
     folder = tmp_path / "scans"
-    image = nib.load(small_dataset / "sub-01/anat/sub-01_FLAIR.nii.gz")
+    image = nib.nifti1.load(small_dataset / "sub-01/anat/sub-01_FLAIR.nii.gz")
     turn = np.deg2rad(10.0)
     rotation = np.eye(4)
     rotation[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
@@ -78,9 +78,9 @@ def test_maps_lie_on_the_grid_of_their_scan_whatever_its_orientation(
     ]
     for each in done:
         place = each.mask.parent.relative_to(root)
-        scan = nib.load(scans / place / f"{each.case}_FLAIR.nii.gz")
+        scan = nib.nifti1.load(scans / place / f"{each.case}_FLAIR.nii.gz")
         for file in (each.mask, each.probability):
-            image = nib.load(file)
+            image = nib.nifti1.load(file)
             assert image.shape == scan.shape
             assert np.allclose(image.affine, scan.affine, atol=1e-5)
             assert nib.aff2axcodes(image.affine) == nib.aff2axcodes(scan.affine)
@@ -90,7 +90,7 @@ def test_maps_lie_on_the_grid_of_their_scan_whatever_its_orientation(
 
 def test_one_anatomy_in_three_orientations_has_one_map(run_folder: Path, scans: Path, tmp_path: Path) -> None:
     done = maps(run_folder, scans, tmp_path / "out")
-    las, psr, air = (np.asarray(nib.as_closest_canonical(nib.load(each.probability)).dataobj) for each in done)
+    las, psr, air = (np.asarray(nib.as_closest_canonical(nib.nifti1.load(each.probability)).dataobj) for each in done)
     assert las.std() > 0
     assert np.array_equal(las, psr)
     assert np.array_equal(las, air)
@@ -100,12 +100,12 @@ def test_a_mask_is_one_where_the_probability_reaches_the_threshold(
     trained_run: TrainJob, scans: Path, tmp_path: Path
 ) -> None:
     run_folder = shutil.copytree(trained_run.run_folder, tmp_path / "finished")
-    probability = np.asarray(nib.load(maps(run_folder, scans, tmp_path / "first")[0].probability).dataobj)
+    probability = np.asarray(nib.nifti1.load(maps(run_folder, scans, tmp_path / "first")[0].probability).dataobj)
     threshold = float(np.median(probability[probability > 0]))  # a value that voxels have exactly
     paths = RunPaths(run_folder)
     write_record(paths, read_record(paths).model_copy(update={"threshold": threshold}))
     for each in maps(run_folder, scans, tmp_path / "out"):
-        image, mask = nib.load(each.probability), nib.load(each.mask)
+        image, mask = nib.nifti1.load(each.probability), nib.nifti1.load(each.mask)
         values = np.asarray(image.dataobj)
         assert (image.get_data_dtype(), mask.get_data_dtype()) == (np.float32, np.uint8)
         assert 0 <= values.min() < values.max() <= 1
@@ -141,7 +141,7 @@ def test_one_run_and_one_scan_give_one_file_byte_by_byte(run_folder: Path, scans
 
 def test_the_batch_size_does_not_matter(run_folder: Path, scans: Path, tmp_path: Path) -> None:
     one, other = (maps(run_folder, scans, tmp_path / str(n), batch_size=n)[0] for n in (3, 16))
-    left, right = (np.asarray(nib.load(each.probability).dataobj) for each in (one, other))
+    left, right = (np.asarray(nib.nifti1.load(each.probability).dataobj) for each in (one, other))
     assert np.allclose(left, right, atol=1e-5)
 
 

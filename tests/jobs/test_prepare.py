@@ -108,7 +108,7 @@ def test_the_truth_in_the_shard_is_the_mask_file_voxel_by_voxel(dataset: Path, o
     run(dataset, output)
     with h5py.File(output / "cases/sub-01.h5") as file:
         stored = file["scan_mask"][...]
-    canonical = nib.as_closest_canonical(nib.load(mask(dataset, "sub-01")))
+    canonical = nib.as_closest_canonical(nib.nifti1.load(mask(dataset, "sub-01")))
     assert np.array_equal(stored, np.asarray(canonical.dataobj))
 
 
@@ -273,7 +273,7 @@ def test_one_anatomy_in_two_orientations_gives_the_same_slices(dataset: Path, ou
         (flair(dataset, "sub-01"), flair(dataset, "sub-02")),
         (mask(dataset, "sub-01"), mask(dataset, "sub-02")),
     ):
-        nib.load(source).as_reoriented(to_psr).to_filename(target)
+        nib.nifti1.load(source).as_reoriented(to_psr).to_filename(target)
     run(dataset, output)
     with h5py.File(output / "cases/sub-01.h5") as las, h5py.File(output / "cases/sub-02.h5") as psr:
         assert las["image"][...].any()
@@ -396,7 +396,7 @@ def test_real_scans_as_they_were_scanned_are_prepared_on_one_grid(real_data: Pat
     with h5py.File(output / manifest.cases[0].file) as file:
         assert file["scan_mask"].shape == (320, 320, 48)
         # The mask of 0.90 mm drawn in the common space, on voxels of 0.72 mm: the same volume within 5 %.
-        drawn = np.asarray(nib.load(real_data / "ms-raw/gt_commonspace.nii.gz").dataobj).sum()
+        drawn = np.asarray(nib.nifti1.load(real_data / "ms-raw/gt_commonspace.nii.gz").dataobj).sum()
         assert file["scan_mask"][...].sum() * 0.719**2 == pytest.approx(drawn * 0.898**2, rel=0.05)
 
 
@@ -414,7 +414,7 @@ def test_real_cases_need_every_modality_or_the_word_to_skip(real_data: Path, out
 def test_real_scans_keep_their_grid_and_their_truth(real_data: Path, output: Path) -> None:
     run(real_data / "ms-tiny", output, {"size": (64, 64, 64)})
     source = real_data / "ms-tiny/derivatives/lesions/sub-slicer01/anat/sub-slicer01_label-lesion_mask.nii.gz"
-    truth = np.asarray(nib.as_closest_canonical(nib.load(source)).dataobj)
+    truth = np.asarray(nib.as_closest_canonical(nib.nifti1.load(source)).dataobj)
     with h5py.File(output / "cases/sub-slicer01.h5") as file:
         assert file.attrs["brain_source"] == "mask"
         assert np.array_equal(file["scan_mask"][...], truth)

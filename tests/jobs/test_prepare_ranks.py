@@ -81,7 +81,7 @@ def test_the_job_of_a_container_shares_its_cases_too(
 def test_a_rank_that_fails_ends_all_with_one_line_that_names_its_case(small_dataset: Path, tmp_path: Path) -> None:
     scans = shutil.copytree(small_dataset, tmp_path / "scans")
     path = scans / "sub-03/anat/sub-03_FLAIR.nii.gz"
-    image = nib.load(path)
+    image = nib.nifti1.load(path)
     data = np.asarray(image.dataobj, np.float32)
     data[9, 9, 9] = np.nan
     nib.Nifti1Image(data, image.affine).to_filename(path)
@@ -192,8 +192,7 @@ def test_ranks_that_another_mpi_started_are_told_in_one_line(small_dataset: Path
 
 
 def test_srun_without_mpi_is_told_in_one_line(small_dataset: Path, tmp_path: Path) -> None:
-    step = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "4"}
-    ended = run("prepare", small_dataset, "-o", tmp_path / "shards", **step)
+    ended = run(*("prepare", small_dataset, "-o", tmp_path / "shards"), SLURM_PROCID="0", SLURM_STEP_NUM_TASKS="4")
     assert ended.code == 69
     assert ended.error.startswith("srun started 4 processes that cannot talk to each other; add --mpi=pmi2 to srun")
 

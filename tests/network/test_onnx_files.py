@@ -151,6 +151,7 @@ def test_functions_are_inlined(file: Path, model: Any) -> None:
 def test_a_graph_comes_back_from_its_json_and_no_other_does() -> None:
     document = GRAPH.to_json()
     assert Graph.from_json(document, name="unet2d", where="here") == GRAPH
+    wrong: Any
     for wrong in (
         [],
         {**document, "schema_version": 9},

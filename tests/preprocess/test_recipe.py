@@ -132,7 +132,7 @@ def test_one_anatomy_gives_the_same_slices_whatever_its_orientation(tmp_path: Pa
     assert ras.mask is not None
     assert other.mask is not None
     assert ras.mask.tobytes() == other.mask.tobytes()
-    assert other.grid.shape == nib.load(tmp_path / f"{codes}_scan.nii.gz").shape
+    assert other.grid.shape == nib.nifti1.load(tmp_path / f"{codes}_scan.nii.gz").shape
 
 
 def set_nan(data: Array) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -37,7 +39,7 @@ def test_nearest_repeats_each_voxel() -> None:
 
 @pytest.mark.parametrize("order", [0, 1])
 @pytest.mark.parametrize("size", [(16, 16, 16), (9, 13, 5), (5, 3, 31)])
-def test_it_agrees_with_zoom_in_grid_mode(order: int, size: tuple[int, int, int]) -> None:
+def test_it_agrees_with_zoom_in_grid_mode(order: Literal[0, 1], size: tuple[int, int, int]) -> None:
     image = noise(7, 9, 11)
     factors = [N / n for n, N in zip(image.shape, size, strict=True)]
     expected = ndimage.zoom(image, factors, order=order, mode="nearest", grid_mode=True)
@@ -61,7 +63,7 @@ def test_a_size_that_is_there_already_is_copied_bit_by_bit() -> None:
 
 
 @pytest.mark.parametrize("order", [0, 1])
-def test_rows_are_those_of_the_whole(order: int) -> None:
+def test_rows_are_those_of_the_whole(order: Literal[0, 1]) -> None:
     image = noise(7, 9, 11)
     whole = resample(image, (20, 10, 10), order=order)
     part = resample(image, (20, 10, 10), order=order, rows=(6, 13))

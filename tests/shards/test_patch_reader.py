@@ -337,7 +337,9 @@ def test_a_whole_case_comes_with_its_voxels_and_its_grid(shards: Prepared) -> No
     assert case.case == "sub-01"
     assert np.array_equal(case.image, shards.cases[1].image)
     assert case.image.flags.c_contiguous
-    assert np.array_equal(case.scan_mask, shards.cases[1].lesions)
+    truth = shards.cases[1].lesions
+    assert truth is not None
+    assert np.array_equal(case.scan_mask, truth)
     assert case.grid.same_as(shards.cases[1].grid)
     alone = read_voxels(shards.folder, shards.entries[1])
     for voxels in (case.voxels, alone):

@@ -36,6 +36,7 @@ def test_a_shard_holds_the_volume_once_and_the_voxels_to_cut_around(
     with h5py.File(tmp_path / entry.file) as file:
         assert (file["image"].dtype, file["image"].chunks, file["image"].fletcher32) == (np.float32, (1, 8, 7, 2), True)
         assert np.array_equal(file["image"][...], case.image)
+        assert case.lesions is not None
         assert np.array_equal(file["scan_mask"][...], case.lesions)
         assert sorted(map(tuple, file["lesions"][...].tolist())) == sorted(LESIONS)
         candidates, labels = file["candidates"][...], file["candidate_labels"][...]

@@ -48,8 +48,10 @@ def test_a_shard_holds_the_case_as_it_was_prepared(tmp_path: Path, compression: 
         assert (file["image"].dtype, file["image"].chunks) == (np.float32, (1, 12, 10, 1))
         assert (file["mask"].dtype, file["slice_index"].dtype, file["scan_mask"].dtype) == ("u1", "i4", "u1")
         assert np.array_equal(file["image"][...], prepared.images)
+        assert prepared.mask is not None
         assert np.array_equal(file["mask"][...], prepared.mask)
         assert file["slice_index"][...].tolist() == list(range(20))
+        assert prepared.lesions is not None
         assert np.array_equal(file["scan_mask"][...], prepared.lesions)
         assert set(file.attrs) >= {"schema_version", "case", "recipe_hash", "brain_source"}
         assert file.attrs["volume_shape"].tolist() == list(SHAPE)

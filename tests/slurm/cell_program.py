@@ -25,7 +25,7 @@ from mspipeline.files import read_json, write_json
 from mspipeline.runs import RunPaths, RunRecord, write_record, write_rows
 from mspipeline.telemetry.schema import CASES, EPOCHS
 
-stopped_by = []
+stopped_by: list[int] = []
 
 
 def main() -> int:

@@ -168,7 +168,7 @@ class Keeper:
         self._write_files()
         self._start("munged", "--foreground", *self._munge_options())
         subprocess.run(
-            [which("mariadb-install-db"), f"--defaults-file={self._root}/database.conf", "--skip-test-db",
+            [str(which("mariadb-install-db")), f"--defaults-file={self._root}/database.conf", "--skip-test-db",
              "--auth-root-authentication-method=normal", *self._as_root()],
             check=True, capture_output=True,
         )  # fmt: skip

@@ -57,7 +57,6 @@ def make_campaign(tmp_path, shards):
         local = load_site("local").model_copy(update={"max_parallel": max_parallel})
         return Campaign.create(folder, sweep, shards, site or local)
 
-    make.local = load_site("local")
     yield make
     left = processes_of(folder)
     for process in left:

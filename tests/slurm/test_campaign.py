@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from typing import Any
 
 import psutil
 import pytest
@@ -37,7 +38,7 @@ def states(campaign):
 
 def test_two_cells_run_one_after_the_other_and_a_second_run_starts_nothing(make_campaign):
     campaign = make_campaign()
-    seen = []
+    seen: list[Any] = []
     last = run(campaign, "--epoch-seconds", "0.05", observer=seen.append)
     assert [(state.id, state.state) for state in last] == [(FIRST, "done"), (SECOND, "done")]
     assert lines(campaign, FIRST, "starts.txt") == ["train", "evaluate"]
@@ -80,7 +81,7 @@ def test_a_running_cell_tells_epoch_speed_and_time_left(make_campaign, start_cam
 
 def test_no_more_cells_at_once_than_the_site_allows(make_campaign):
     campaign = make_campaign(seeds=(0, 1, 2), max_parallel=2)
-    seen = []
+    seen: list[Any] = []
     run(campaign, "--epoch-seconds", "0.2", observer=seen.append)
     assert max(sum(state.state == "running" for state in table) for table in seen) == 2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.slurm.cluster import ClusterError
+from tests.slurm.cluster_keeper import ClusterError
 from tests.slurm.process_watch import processes_of, wait_for
 
 pytestmark = pytest.mark.slurm
@@ -29,8 +29,8 @@ def second_cluster(slurm_cluster):
     """Another cluster beside the tests' own, in a process that can be killed: (process, folder, keeper)."""
     root = Path(__file__).parents[2]
     process = subprocess.Popen([sys.executable, "-c", START_AND_SAY], cwd=root, stdout=subprocess.PIPE, text=True)
-    root, keeper = process.stdout.readline().split()
-    yield process, Path(root), psutil.Process(int(keeper))
+    folder, keeper = process.stdout.readline().split()
+    yield process, Path(folder), psutil.Process(int(keeper))
     process.kill()
     process.communicate()
 

@@ -17,6 +17,7 @@ from mspipeline.slurm.inside.attempt import (
     run_commands,
     tries_failed,
 )
+from mspipeline.slurm.site import load_site
 from mspipeline.slurm.submission.submit import Submission
 from mspipeline.telemetry.schema import SAMPLES_STREAM, Identity
 from mspipeline.telemetry.shard import StreamWriter
@@ -79,7 +80,7 @@ def test_a_failed_cell_that_is_asked_for_again_has_all_its_tries_again(make_camp
 
 
 def test_the_number_of_tries_is_the_sites(make_campaign):
-    campaign = make_campaign(seeds=(0,), site=make_campaign.local.model_copy(update={"tries": 1}))
+    campaign = make_campaign(seeds=(0,), site=load_site("local").model_copy(update={"tries": 1}))
     with pytest.raises(CellsFailed, match="died 1 times"):
         run(campaign, "--die-after", "0")
     assert lines(campaign, "starts.txt") == ["train"]
@@ -97,9 +98,13 @@ def test_only_attempts_that_died_without_getting_further_count():
 
 def test_a_cell_that_is_forgiven_starts_to_count_anew(tmp_path):
     (tmp_path / "cell.json").write_text(attempt(tmp_path, tries=2).model_dump_json())
-    assert tries_failed(read_attempt(tmp_path), newest_state(tmp_path)) == 3
+    before = read_attempt(tmp_path)
+    assert before is not None
+    assert tries_failed(before, newest_state(tmp_path)) == 3
     forgive(tmp_path)
-    assert tries_failed(read_attempt(tmp_path), newest_state(tmp_path)) == 0
+    after = read_attempt(tmp_path)
+    assert after is not None
+    assert tries_failed(after, newest_state(tmp_path)) == 0
 
 
 def test_a_job_that_slurm_brings_back_for_ever_gives_up_by_itself(tmp_path, monkeypatch, capfd):

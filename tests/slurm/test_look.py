@@ -59,7 +59,7 @@ def age(cell, seconds=3600):
     os.utime(cell.train.run_folder, (then, then))
 
 
-watched = []
+watched: list[list[Path]] = []
 """Lists that the paths of opened files are put in, the last of them."""
 
 
@@ -78,7 +78,8 @@ def test_a_second_look_reads_only_the_cells_whose_folder_has_changed(make_cells)
         age(cell)
     look = Look()
     assert [state.state for state in look.states([one, other])] == ["interrupted", "interrupted"]
-    watched.append(again := [])
+    again: list[Path] = []
+    watched.append(again)
     assert [state.state for state in look.states([one, other])] == ["interrupted", "interrupted"]
     assert [path for path in again if path.name == "cell.json"] == []
     write_attempt(other, 65)
@@ -142,7 +143,8 @@ def test_cells_that_are_done_are_kept_for_the_next_process_and_read_when_they_ch
     kept = tmp_path / "finished.json"
     first = Look(kept).states(many)
     assert kept.exists()
-    watched.append(again := [])
+    again: list[Path] = []
+    watched.append(again)
     assert Look(kept).states(many) == first
     assert [path for path in again if path.parent.parent.name == "cells"] == []
     watched.pop()

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def ended(cluster, handle):
 
 def test_cells_run_at_one_time_and_are_done_when_the_queue_has_let_them_go(cluster, make_campaign):
     campaign = make_campaign(site=SITE)
-    seen = []
+    seen: list[Any] = []
     last = run(campaign, "--epoch-seconds", "0.5", observer=seen.append)
     assert [(state.id, state.state, state.exit_code) for state in last] == [(FIRST, "done", 0), (SECOND, "done", 0)]
     assert max(sum(state.state == "running" for state in table) for table in seen) == 2
@@ -250,7 +251,7 @@ def test_a_queue_that_nobody_answers_for_is_unknown_and_one_without_the_job_says
 
 def test_the_cells_of_a_campaign_are_one_array_and_its_limit_that_of_the_site(cluster, make_campaign):
     campaign = make_campaign(site=SITE.model_copy(update={"max_parallel": 2}), seeds=(0, 1, 2, 3))
-    seen = []
+    seen: list[Any] = []
     run(
         campaign, "--epoch-seconds", "0.3", observer=lambda _: seen.append(cluster.run("squeue", "-h", "-r", "-t", "R"))
     )
@@ -265,7 +266,7 @@ def test_the_cells_of_a_campaign_are_one_array_and_its_limit_that_of_the_site(cl
 def test_a_preempted_cell_reads_as_waiting_and_the_campaign_goes_on_by_itself(cluster, make_campaign):
     campaign = make_campaign(site=SITE, seeds=(0,), epochs=16)
     folder = campaign.cells[0].train.run_folder
-    seen = []
+    seen: list[Any] = []
 
     def preempt_once(table):
         seen.append((table[0].state, table[0].message))

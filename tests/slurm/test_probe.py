@@ -87,9 +87,7 @@ def test_a_full_queue_ends_the_probe_with_one_line_and_nothing_is_left_in_it(clu
     cluster.run("sbatch", "-p", "cpu", "-N2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 600")
     while "R" not in cluster.run("squeue", "-h", "-o", "%t"):
         time.sleep(0.1)
-    started = time.monotonic()
     (found,) = probe_site(site(), tmp_path, wait_s=3, run_s=5)
-    assert time.monotonic() - started < 25
     assert (found.what, found.state) == ("probe of 'cpu'", "missing")
     assert found.detail == "no free place within 3 s (the queue is full)"
     assert cluster.run("squeue", "-h", "-o", "%j") == "wrap\n"

@@ -5,10 +5,6 @@ import shlex
 import sys
 
 import pytest
-from cluster import ClusterError, missing_packages, start_cluster
-from cluster_keeper import WCKEY
-from process_watch import wait_for
-from test_sbatch import MEMORY, SCRIPTS
 
 from mspipeline.errors import ConfigError
 from mspipeline.slurm.inside.attempt import read_attempt
@@ -16,6 +12,10 @@ from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.srun import srun_words
 from mspipeline.slurm.submission.shape import Shape
 from mspipeline.slurm.submission.submit import Order, submit_together
+from tests.slurm.cluster import missing_packages, start_cluster
+from tests.slurm.cluster_keeper import WCKEY, ClusterError
+from tests.slurm.process_watch import wait_for
+from tests.slurm.test_sbatch import MEMORY, SCRIPTS
 
 pytestmark = pytest.mark.slurm
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 
 import psutil
 import psutil._pslinux as linux
@@ -86,6 +87,11 @@ def tell(process: subprocess.Popen[str], line: str = "") -> str:
     return process.stdout.readline().strip()
 
 
+def burnt(process: psutil.Process) -> bool:
+    """Whether a process has used enough of a core to be seen."""
+    return float(sum(process.cpu_times()[:2])) >= 0.57
+
+
 def until(fact: Callable[[], bool], timeout_s: float = 10) -> None:
     deadline = time.monotonic() + timeout_s
     while not fact():
@@ -140,7 +146,7 @@ def test_cpu_seconds_of_children_that_died_stay_in_the_total_and_count_once(star
     assert before is not None
     for number in (1, 2):
         child = psutil.Process(int(tell(process, "burn")))
-        until(lambda child=child: sum(child.cpu_times()[:2]) >= 0.57)
+        until(partial(burnt, child))
         with_child = tree.read()
         assert with_child.processes == 2
         tell(process)  # the child ends
@@ -156,7 +162,7 @@ def test_a_child_that_lived_between_two_readings_counts_where_its_parent_waited(
     tree = ProcessTree(process.pid, 1)
     before = tree.read().cpu_seconds_total
     child = psutil.Process(int(tell(process, "burn")))
-    until(lambda: sum(child.cpu_times()[:2]) >= 0.57)
+    until(partial(burnt, child))
     tell(process)
     after = tree.read().cpu_seconds_total
     assert before is not None

@@ -88,7 +88,7 @@ def test_a_reading_is_in_base_units() -> None:
 
 
 def test_energy_counts_from_the_opening() -> None:
-    nvml = FakeNvml(count=1)
+    nvml: Any = FakeNvml(count=1)
     gpus = open_gpus(None, nvml)
     assert gpus is not None
     nvml.energy_mj[0] += 12_500
@@ -96,7 +96,7 @@ def test_energy_counts_from_the_opening() -> None:
 
 
 def test_energy_is_unknown_where_the_counter_ran_backwards() -> None:
-    nvml = FakeNvml(count=1)
+    nvml: Any = FakeNvml(count=1)
     gpus = open_gpus(None, nvml)
     assert gpus is not None
     nvml.energy_mj[0] = 3
@@ -165,7 +165,7 @@ def test_a_mig_slice_is_opened_by_its_uuid_and_tells_what_it_can() -> None:
     "error", [NvmlError("Unknown Error"), b"\xf8\x95", AttributeError("no such function"), OSError(5)]
 )
 def test_a_driver_that_answers_with_anything_at_all_has_unknown_values(error: Exception | bytes) -> None:
-    nvml = FakeNvml(count=1)
+    nvml: Any = FakeNvml(count=1)
 
     def fail(*_: Any) -> Any:
         if isinstance(error, bytes):
@@ -185,7 +185,7 @@ def test_a_driver_that_answers_with_anything_at_all_has_unknown_values(error: Ex
 
 
 def test_bytes_of_an_early_pynvml_are_text() -> None:
-    nvml = FakeNvml(count=1)
+    nvml: Any = FakeNvml(count=1)
     nvml.nvmlDeviceGetName = nvml.nvmlSystemGetDriverVersion = lambda *_: b"Tesla T4"
     nvml.nvmlDeviceGetUUID = lambda handle: b"GPU-aaaa1111"
     gpus = open_gpus("GPU-aaaa", nvml)
@@ -195,7 +195,8 @@ def test_bytes_of_an_early_pynvml_are_text() -> None:
 
 
 def test_values_that_nvml_fills_in_where_it_has_none_are_unknown() -> None:
-    nvml, not_available = FakeNvml(count=1), 2**64 - 1
+    nvml: Any = FakeNvml(count=1)
+    not_available = 2**64 - 1
     gpus = open_gpus(None, nvml)
     assert gpus is not None
     nvml.nvmlDeviceGetMemoryInfo = lambda handle: SimpleNamespace(used=not_available, total=not_available)
@@ -209,7 +210,7 @@ def test_values_that_nvml_fills_in_where_it_has_none_are_unknown() -> None:
 
 
 def test_energy_stays_unknown_after_a_reset_although_the_counter_passes_its_start_again() -> None:
-    nvml = FakeNvml(count=1)
+    nvml: Any = FakeNvml(count=1)
     gpus = open_gpus(None, nvml)
     assert gpus is not None
     nvml.energy_mj[0] = 3
@@ -219,7 +220,7 @@ def test_energy_stays_unknown_after_a_reset_although_the_counter_passes_its_star
 
 
 def test_a_device_that_cannot_be_opened_is_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    nvml = FakeNvml(count=3)
+    nvml: Any = FakeNvml(count=3)
 
     def by_index(index: int) -> int:
         if index == 1:
@@ -236,7 +237,7 @@ def test_a_mig_slice_that_is_not_there_ends_the_list_and_keeps_what_was_before_i
 
 
 def test_a_mig_slice_that_is_not_there_gives_no_gpus() -> None:
-    nvml = FakeNvml()
+    nvml: Any = FakeNvml()
     assert open_gpus("MIG-eeee", nvml) is None
     assert nvml.opened == 0
 
@@ -260,7 +261,7 @@ def test_a_driver_that_fails_after_the_start_is_let_go() -> None:
 
 
 def test_closing_twice_lets_go_once() -> None:
-    nvml = FakeNvml()
+    nvml: Any = FakeNvml()
     gpus = open_gpus(None, nvml)
     assert gpus is not None
     assert nvml.opened == 1

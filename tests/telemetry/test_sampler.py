@@ -40,7 +40,7 @@ def two_gpus() -> ModuleType:
     nvml.nvmlDeviceGetHandleByIndex = lambda index: index
     nvml.nvmlDeviceGetUUID = lambda handle: f"GPU-{handle}"
     nvml.nvmlDeviceGetMemoryInfo = lambda handle: SimpleNamespace(used=10 + handle, total=100)
-    return nvml  # type: ignore[no-any-return]
+    return nvml
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,17 @@ def test_a_row_for_the_tree_and_one_for_each_gpu(start: Start, tmp_path: Path) -
 def test_the_samplers_own_cpu_time_is_that_of_its_thread(start: Start, tmp_path: Path) -> None:
     with StreamWriter(tmp_path / "s.arrows", SAMPLES_STREAM) as stream:
         sampler = Sampler(stream, ProcessTree(start(IDLE).pid, 1), None, IDENTITY, period_s=0.1)
+        before = time.process_time()
         sampler.start()
         burnt = time.thread_time() + 0.5
         while time.thread_time() < burnt:
             pass
         sampled = sampler.stop()
+        used = time.process_time() - before
     costs = read_stream(tmp_path / "s.arrows", SAMPLES_STREAM).column("sampler_cpu_seconds_total").to_pylist()
     assert costs == sorted(costs)
     assert costs[-1] == sampled.cpu_seconds
-    assert 0 < sampled.cpu_seconds < 0.25  # not the half second burnt beside it
+    assert 0 < sampled.cpu_seconds < used - 0.4  # without the half second burnt beside it
 
 
 def test_the_peak_is_that_of_the_samples(start: Start, tmp_path: Path) -> None:
@@ -134,6 +136,7 @@ def test_the_peak_is_that_of_the_samples(start: Start, tmp_path: Path) -> None:
         peak = sampler.stop().peak_rss_bytes
     rows = read_stream(tmp_path / "s.arrows", SAMPLES_STREAM).column("rss_bytes").to_pylist()
     assert peak == max(row for row in rows if row is not None)
+    assert peak is not None
     assert peak > 150e6
     assert rows[-1] is None
 
@@ -210,7 +213,8 @@ def test_a_full_disk_is_logged_once_and_its_rows_are_written_when_there_is_room(
 
 
 def test_a_reading_that_hangs_ends_the_sampling_and_not_the_job(start: Start, tmp_path: Path) -> None:
-    hang, nvml = threading.Event(), two_gpus()
+    hang = threading.Event()
+    nvml: Any = two_gpus()
     gpus = open_gpus(None, nvml)
     with StreamWriter(tmp_path / "s.arrows", SAMPLES_STREAM) as stream:
         sampler = Sampler(stream, ProcessTree(start(IDLE).pid, 1), gpus, IDENTITY, period_s=60, patience_s=0.2)

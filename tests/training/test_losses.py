@@ -155,7 +155,7 @@ def test_gradients_agree_with_finite_differences(name: str) -> None:
 @given(seeds, st.integers(1, 4))
 def test_the_weighted_gradient_agrees_with_finite_differences(seed: int, channels: int) -> None:
     rng = np.random.default_rng(seed)
-    weights = rng.uniform(0.05, 2, max(2, channels))
+    weights = rng.uniform(0.05, 2, max(2, channels)).tolist()
     p = rng.uniform(0.02, 0.98, (2, 3, channels))
     mask = one_hot(rng, 2, 3, classes=channels) if channels > 1 else rng.integers(0, 2, (2, 3, 1)).astype(float)
     numeric = differences(lambda p: losses.weighted_ce(mask, p, weights), p)
