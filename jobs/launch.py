@@ -13,7 +13,7 @@ from pathlib import Path
 from mspipeline import jobs
 from mspipeline.backends.process_group import ALONE, PeersLost
 from mspipeline.config import CertifyJob, CollectJob, EvaluateJob, PredictJob, PrepareJob, TrainJob, read_config
-from mspipeline.console import CaseProgress, TrainingProgress, explain, say_error, wants_progress
+from mspipeline.console import CaseProgress, TrainingProgress, explain, say_error, say_warning, wants_progress
 from mspipeline.errors import STOPPED, Interrupted, Preempted, TableError, UsageError
 from mspipeline.files import read_json
 from mspipeline.jobs import processes
@@ -69,7 +69,9 @@ def _prepare(config: Path, events: EventWriter, progress: bool, attempt: int) ->
         if team is None:  # another MPI rank than 0: its share is done
             return
         with CaseProgress("prepare", enabled=progress) as report:
-            prepare(read_config(config, PrepareJob), report=report, team=team)
+            manifest = prepare(read_config(config, PrepareJob), report=report, team=team)
+        for warning in manifest.warnings:
+            say_warning(warning)
 
 
 def _collect(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:

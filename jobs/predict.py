@@ -9,7 +9,9 @@ from pathlib import Path
 import mspipeline
 from mspipeline.backends.base import Execution
 from mspipeline.config import PredictJob
-from mspipeline.datasets.bids import PREDICTED, Case, find_cases
+from mspipeline.datasets.bids import PREDICTED
+from mspipeline.datasets.case import Case
+from mspipeline.datasets.layouts import find_cases
 from mspipeline.errors import DatasetError
 from mspipeline.files import write_json
 from mspipeline.inference.postprocess import LesionMap, lesion_mask
@@ -55,11 +57,12 @@ def predict(
             memory_budget_mb=job.memory_budget_mb,
         )
         modalities = trained.recipe.modalities
-        found = find_cases(job.dataset, modalities, masks="optional")
+        wants_brain = trained.recipe.brain != "nonzero"
+        found = find_cases(job.dataset, modalities, masks="optional", brain=wants_brain, prefer=job.prefer)
         if found.incomplete and not job.skip_incomplete:
-            named = "; ".join(f"{case}: {reason}" for case, reason in found.incomplete)
             raise DatasetError(
-                f"{job.dataset}: {len(found.incomplete)} incomplete ({named}); `--skip-incomplete` leaves them out"
+                f"{job.dataset}: {len(found.incomplete)} incomplete ({found.reasons}); "
+                "`--skip-incomplete` leaves them out"
             )
         if not found.cases:
             raise DatasetError(f"{job.dataset}: no case has {', '.join(modalities)}; nothing to predict")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mspipeline.config import PrepareJob
-from mspipeline.datasets.bids import Found, find_cases
+from mspipeline.datasets.layouts import Found, find_cases
 from mspipeline.datasets.split import make_split
 from mspipeline.errors import DatasetError, Interrupted, Preempted
 from mspipeline.files import sha256_data
@@ -86,7 +86,14 @@ def prepare(
 def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Team) -> Manifest:
     started = time.perf_counter()
     check_output(job.output)
-    found = find_cases(job.dataset, recipe.modalities, masks="required", change_masks=job.change_mask)
+    found = find_cases(
+        job.dataset,
+        recipe.modalities,
+        masks="required",
+        brain=recipe.brain != "nonzero",
+        prefer=job.prefer,
+        change_masks=job.change_mask,
+    )
     _check_complete(job, found)
     split = make_split({case.id: case.subject for case in found.cases}, job.split)
     names = [case.id for case in found.cases]
@@ -129,6 +136,8 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
             split_hash=split.hash,
             cases=tuple(one.entry for one in made),
             skipped=tuple(SkippedCase(case=case, reason=reason) for case, reason in found.incomplete),
+            warnings=tuple(found.warnings),
+            others=dict(found.others),
             resampled={case: dict(one.ways) for case, one in zip(names, seen, strict=True) if one.ways},
         )
         if not all(one.kept for one in made):
@@ -143,16 +152,15 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
 
 
 def _check_complete(job: PrepareJob, found: Found) -> None:
-    """Raises DatasetError naming every incomplete case, unless they may be skipped and others are left."""
-    reasons = "; ".join(f"{case}: {reason}" for case, reason in found.incomplete)
+    """Raises DatasetError naming the first incomplete cases, unless they may be skipped and others are left."""
     total = len(found.cases) + len(found.incomplete)
     if found.incomplete and not found.cases:
         raise DatasetError(
-            f"{job.dataset}: none of {total} cases is complete ({reasons}); "
+            f"{job.dataset}: none of {total} cases is complete ({found.reasons}); "
             "add the files, or choose a recipe with other modalities"
         )
     if found.incomplete and not job.skip_incomplete:
         raise DatasetError(
-            f"{job.dataset}: {len(found.incomplete)} of {total} cases incomplete ({reasons}); add the files, choose a "
-            "recipe with other modalities, or leave these cases out with --skip-incomplete"
+            f"{job.dataset}: {len(found.incomplete)} of {total} cases incomplete ({found.reasons}); add the files, "
+            "choose a recipe with other modalities, or leave these cases out with --skip-incomplete"
         )

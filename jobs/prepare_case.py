@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mspipeline.datasets.bids import Case
+from mspipeline.datasets.case import Case
+from mspipeline.datasets.listing import printable_path
 from mspipeline.errors import DataError, DatasetError, ShardError
 from mspipeline.files import sha256_file
 from mspipeline.preprocess import patches3d
@@ -121,7 +122,7 @@ def hash_files(task: Hash, threads: int) -> Sources:
     with ThreadPoolExecutor(min(THREADS_MAX, threads), thread_name_prefix="hash") as pool:
         digests = pool.map(sha256_file, task.files.values())
     return {
-        name: Source(path.relative_to(task.dataset).as_posix(), digest)
+        name: Source(printable_path(path.relative_to(task.dataset)), digest)
         for (name, path), digest in zip(task.files.items(), digests, strict=True)
     }
 

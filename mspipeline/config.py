@@ -133,7 +133,7 @@ class EvaluateJob(Strict):
 class PredictJob(Strict):
     """Lesion maps for a folder of scans, written as a BIDS derivative: `python -m mspipeline.jobs predict FILE`.
 
-    batch_size: unset is 8 slices, or 1,024 patches.
+    batch_size: unset is 8 slices, or 1,024 patches. prefer: as in PrepareJob.
     inference: of a cascade, patch by patch, by dense tiles, which give the same probabilities, or what is faster at
         each tile. memory_budget_mb: by which dense tiles may make the process grow, at most.
     """
@@ -145,6 +145,7 @@ class PredictJob(Strict):
     batch_size: PositiveInt | None = None
     threads: int = Field(0, ge=0)
     skip_incomplete: bool = False
+    prefer: tuple[str, ...] = ()
     inference: Inference = "auto"
     memory_budget_mb: PositiveInt = 1024
 
@@ -163,6 +164,8 @@ class PrepareJob(Strict):
 
     resample_to: modality onto whose grid the other files of a case are put; the recipe's own where unset.
     change_mask: take a mask of lesions that changed between two studies for a lesion mask (raw open-MS data).
+    prefer: which of several files of one kind to take, by an entity of its name ("run-1", "desc-consensus"), its folder
+        of derivatives or its ending (".nii.gz"), in this order.
     """
 
     dataset: Path
@@ -172,6 +175,7 @@ class PrepareJob(Strict):
     skip_incomplete: bool = False
     resample_to: str | None = None
     change_mask: bool = False
+    prefer: tuple[str, ...] = ()
 
 
 class CollectJob(Strict):

@@ -49,6 +49,11 @@ def say_error(message: str) -> None:
     stderr.print(Text.assemble(("error:", "bold red"), " ", message))
 
 
+def say_warning(message: str) -> None:
+    """One line on stderr, in yellow on a terminal."""
+    stderr.print(Text.assemble(("warning:", "bold yellow"), " ", message))
+
+
 def explain(error: BaseException, *, debug: bool) -> int:
     """Print what ended a command, after its traceback where asked for, and return the exit code.
 

@@ -62,9 +62,19 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write plain data as indented JSON, whole or not at all. NaN is refused: unknown is null."""
+    """Write plain data as indented JSON, whole or not at all. NaN is refused: unknown is null.
+
+    A path whose bytes are not UTF-8 is written in JSON's own escapes, from which it is read back as it was.
+    """
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    if not is_utf8(text):
+        text = json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8; the name of a file whose bytes are something else cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_text(path: Path) -> str:
@@ -124,4 +134,4 @@ def sha256_file(path: Path) -> str:
 def sha256_data(document: Any) -> str:
     """SHA-256 of plain data: equal data gives equal hashes, whatever the order of keys."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

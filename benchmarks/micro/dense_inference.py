@@ -22,7 +22,7 @@ import numpy as np
 from mspipeline.backends.base import Execution
 from mspipeline.backends.registry import create
 from mspipeline.benchmarks.micro.result import Result, main
-from mspipeline.datasets.bids import find_cases
+from mspipeline.datasets.layouts import find_cases
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.inference.cascade import predict_patches
 from mspipeline.inference.tiles import deal, fitting_program

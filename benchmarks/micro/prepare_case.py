@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import PrepareJob
-from mspipeline.datasets.bids import find_cases
+from mspipeline.datasets.layouts import find_cases
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.jobs.prepare import prepare
 from mspipeline.preprocess.prepared import BLOCK_SLICES, PreparedCase

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from mspipeline.benchmarks.micro.result import Result, main
-from mspipeline.datasets.bids import find_cases
+from mspipeline.datasets.layouts import find_cases
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.jobs.prepare_case import Made, Make, make, used_files
 from mspipeline.preprocess.recipe import load_recipe

@@ -62,6 +62,13 @@ HowCascades = Annotated[
 ]
 MemoryBudgetMb = Annotated[int, typer.Option(min=1, help="Of dense inference, in MB.")]
 SkipIncomplete = Annotated[bool, typer.Option("--skip-incomplete", help="Leave out cases without a modality.")]
+Prefer = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ENTITY-VALUE",
+        help="Which of several files of one kind to take: run-1, desc-consensus, a folder of derivatives; repeatable.",
+    ),
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value; repeatable.")]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mspipeline.commands.app import Json, Settings, SkipIncomplete, app
+from mspipeline.commands.app import Json, Prefer, Settings, SkipIncomplete, app
 
 RESAMPLED_SHOWN = 3
 """Cases of which is said what put them on one grid; the manifest says it of all."""
@@ -42,6 +42,7 @@ def prepare(
     validation: Annotated[float, typer.Option(help="Share of subjects for validation.")] = 0.2,
     test: Annotated[float, typer.Option(help="Share of subjects for test.")] = 0.2,
     skip_incomplete: SkipIncomplete = False,
+    prefer: Prefer = None,
     resample_to: Annotated[
         str | None, typer.Option(metavar="MODALITY", help="Put all files of a case on the grid of this one.")
     ] = None,
@@ -71,6 +72,7 @@ def prepare(
                 "recipe": recipe,
                 "split": {"seed": split_seed, "validation": validation, "test": test, "file": split},
                 "skip_incomplete": skip_incomplete,
+                "prefer": prefer or [],
                 "resample_to": resample_to,
                 "change_mask": change_mask,
             },

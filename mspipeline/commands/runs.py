@@ -13,6 +13,7 @@ from mspipeline.commands.app import (
     HowCascades,
     Json,
     MemoryBudgetMb,
+    Prefer,
     Settings,
     SkipIncomplete,
     Threads,
@@ -134,6 +135,7 @@ def predict(
     inference: HowCascades = "auto",
     memory_budget_mb: MemoryBudgetMb = 1024,
     skip_incomplete: SkipIncomplete = False,
+    prefer: Prefer = None,
 ) -> None:
     """Write lesion maps of scans. A BIDS derivative, each map on the grid of its scan."""
     from mspipeline.config import PredictJob, parse
@@ -150,6 +152,7 @@ def predict(
         "inference": inference,
         "memory_budget_mb": memory_budget_mb,
         "skip_incomplete": skip_incomplete,
+        "prefer": prefer or [],
     }
     job = parse(document, PredictJob, where="command line")
     name = read_record(RunPaths(run)).run_id

@@ -1,7 +1,8 @@
-"""A case: the files of one subject at one session."""
+"""A case: the files of one subject at one session; and what a layout finds in a folder of scans."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,3 +34,42 @@ class Case:
         if reference is None:
             return {}
         return routes(self.transforms, reference, {**{name: name for name in self.scans}, **self.mask_spaces})
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A case, whether complete or not. available: modalities that it has. problems: why files of it cannot be used."""
+
+    case: Case
+    available: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is looked for. modalities: in the recipe's order. lesions, brain: whether such masks are.
+
+    prefer: of several files of one kind, those whose name has this entity ("run-1", "desc-consensus"), that lie in this
+    folder of derivatives, or have this ending (".nii.gz"); the first that fits any is applied first.
+    change_masks: take open-MS's masks of changed lesions.
+    """
+
+    modalities: tuple[str, ...]
+    lesions: bool = True
+    brain: bool = True
+    prefer: tuple[str, ...] = ()
+    change_masks: bool = False
+
+
+@dataclass
+class Layout:
+    """What a layout makes of a folder, filled while it is read.
+
+    unused: (file, relative to the dataset; why no case uses it) of those that look as if one should. others: kind ->
+    how many images of kinds that were not asked for. beside_sessions: cases of an anat/ beside ses-* folders.
+    """
+
+    candidates: list[Candidate] = field(default_factory=list)
+    unused: list[tuple[str, str]] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    beside_sessions: list[str] = field(default_factory=list)

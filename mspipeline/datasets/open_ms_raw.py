@@ -11,12 +11,12 @@ gt marks the lesions that changed between two studies, not all there are (Lesjak
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
-from mspipeline.datasets.case import Case
+from mspipeline.datasets.case import Candidate, Case, Layout, Wanted
+from mspipeline.datasets.listing import NIFTI, children, is_folder
+from mspipeline.datasets.names import Name, choose
 from mspipeline.datasets.transforms import COMMON, named_transforms
-from mspipeline.errors import DatasetError
 
 FOLDERS = (".", "raw", "longitudinal/raw")
 MODALITIES = {"FLAIR": "FLAIR", "T1W": "T1w", "T2W": "T2w"}
@@ -29,45 +29,54 @@ def raw_patients(folder: Path) -> list[Path]:
     if _holds_scans(folder):
         return [folder]
     for below in FOLDERS:
-        patients = [child for child in sorted((folder / below).glob("patient*")) if _holds_scans(child)]
-        if patients:
-            return patients
+        place = folder / below
+        found = [child for child in (children(place) if is_folder(place) else ()) if child.name.startswith("patient")]
+        if found := [child for child in found if _holds_scans(child)]:
+            return found
     return []
 
 
-def raw_cases(patient: Path, modalities: Sequence[str], change_mask: bool) -> list[tuple[Case, list[str]]]:
-    """Each study of a patient, a session each, and the modalities it has. Raises DatasetError where two masks fit."""
-    studies: dict[str, dict[str, Path]] = {}
-    for path in sorted(patient.iterdir()):
-        if match := _SCAN.match(path.name):
-            studies.setdefault(match[1], {})[MODALITIES[match[2]]] = path
-    brain = _one(patient, "brainmask*.nii*")
-    changed = _one(patient, "gt*.nii*") if change_mask else None
+def read_open_ms_raw(folder: Path, wanted: Wanted) -> Layout:
+    """Each study of each patient with what it has, complete or not. Raises DatasetError where two masks fit."""
+    layout = Layout()
+    for patient in raw_patients(folder):
+        _read_patient(patient, wanted, layout)
+    return layout
+
+
+def _read_patient(patient: Path, wanted: Wanted, layout: Layout) -> None:
     subject = "sub-" + re.sub("[^A-Za-z0-9]", "", patient.resolve().name)
-    found = []
+    images = [Name(path) for path in children(patient) if NIFTI.search(path.name)]
+    studies: dict[str, dict[str, list[Name]]] = {}
+    for image in images:
+        if match := _SCAN.match(image.path.name):
+            studies.setdefault(match[1], {}).setdefault(MODALITIES[match[2]], []).append(image)
+    brains = [image for image in images if image.path.name.startswith("brainmask")] if wanted.brain else []
+    changed = [image for image in images if image.path.name.startswith("gt")] if wanted.change_masks else []
+    brain = choose(brains, subject, "brain mask", wanted.prefer) if brains else None
+    lesions = choose(changed, subject, "lesion mask (gt*)", wanted.prefer) if changed else None
     for study, scans in studies.items():
-        transforms = named_transforms(patient.glob(f"{study}_*_to_*.txt"))
+        name = f"{subject}_ses-{study}"
+        one = {
+            modality: choose(scans[modality], name, modality, wanted.prefer)
+            for modality in wanted.modalities
+            if modality in scans
+        }
         case = Case(
-            id=f"{subject}_ses-{study}",
+            id=name,
             subject=subject,
             session=f"ses-{study}",
-            scans={modality: scans[modality] for modality in modalities if modality in scans},
-            lesion_mask=changed,
+            scans=one,
+            lesion_mask=lesions,
             brain_mask=brain,
-            transforms=transforms,
+            transforms=named_transforms(path for path in children(patient) if path.name.startswith(f"{study}_")),
             mask_spaces={"lesions": COMMON, "brain": COMMON},
         )
-        found.append((case, sorted(scans)))
-    return found
+        layout.candidates.append(Candidate(case, tuple(sorted(scans))))
+        for modality, files in scans.items():
+            layout.others[modality] += sum(file.path not in one.values() for file in files)
+    layout.others += type(layout.others)()  # a kind of which every file is used is none
 
 
 def _holds_scans(folder: Path) -> bool:
-    return folder.is_dir() and any(_SCAN.match(path.name) for path in folder.iterdir())
-
-
-def _one(patient: Path, pattern: str) -> Path | None:
-    paths = sorted(patient.glob(pattern))
-    if len(paths) > 1:
-        names = ", ".join(path.name for path in paths)
-        raise DatasetError(f"{patient}: {len(paths)} files {pattern} ({names}), expected one; move the others away")
-    return paths[0] if paths else None
+    return is_folder(folder) and any(_SCAN.match(path.name) for path in children(folder))

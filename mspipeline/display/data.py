@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mspipeline.console import stdout
+from mspipeline.console import say_warning, stdout
 from mspipeline.shards.manifest import Manifest
 
 
 def print_manifest(manifest: Manifest, folder: Path) -> None:
-    """What was prepared, and the next command."""
+    """What was prepared, what was not used of the dataset, and the next command; warnings on stderr."""
+    for warning in manifest.warnings:
+        say_warning(warning)
     subsets = ", ".join(f"{len(manifest.split.cases(subset))} {subset}" for subset in ("train", "validation", "test"))
     stdout.print(
         f"{folder}: {len(manifest.cases)} cases ({subsets}), {_content(manifest)} of "
@@ -18,6 +20,9 @@ def print_manifest(manifest: Manifest, folder: Path) -> None:
     )
     for skipped in manifest.skipped:
         stdout.print(f"  left out {skipped.case}: {skipped.reason}")
+    if manifest.others:
+        others = ", ".join(f"{count} {kind}" for kind, count in sorted(manifest.others.items()))
+        stdout.print(f"  not asked for by the recipe: {others}")
     if not manifest.split.validation:
         best = "the best checkpoint will be that of the lowest training loss"
         if manifest.kind == "patches3d":

@@ -91,6 +91,8 @@ class Manifest(Strict):
 
     dataset_hash: over case ids, modalities and the SHA-256 of every source file.
     recipe: as it was applied, every number of it.
+    warnings: what was noticed about the dataset, a line each; `prepare` shows them.
+    others: kind -> how many images the dataset has of kinds that the recipe did not ask for.
     resampled: case -> file -> how it came onto the grid of the recipe's `resample_to`: "headers", or its transforms.
     """
 
@@ -104,6 +106,8 @@ class Manifest(Strict):
     split_hash: str
     cases: tuple[Entry, ...]
     skipped: tuple[SkippedCase, ...] = ()
+    warnings: tuple[str, ...] = ()
+    others: dict[str, int] = Field(default_factory=dict)
     resampled: dict[str, dict[str, str]] = Field(default_factory=dict)
 
     @property

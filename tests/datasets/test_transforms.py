@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mspipeline.datasets.bids import find_cases
+from mspipeline.datasets.layouts import find_cases
 from mspipeline.datasets.transforms import Transform, named_transforms, route
 from mspipeline.errors import DatasetError
 
@@ -86,7 +86,7 @@ def test_a_mask_of_changed_lesions_is_no_lesion_mask_unless_asked_for(tmp_path: 
     (case,) = find_cases(folder, ["FLAIR"], masks="required", change_masks=True).cases
     assert case.lesion_mask == folder / "gt_commonspace.nii.gz"
     touch(folder, "gt_other.nii.gz")
-    with pytest.raises(DatasetError, match="2 files gt"):
+    with pytest.raises(DatasetError, match=r"2 files for its lesion mask \(gt\*\)"):
         find_cases(folder, ["FLAIR"], masks="required", change_masks=True)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mspipeline.datasets.bids import find_cases
+from mspipeline.datasets.layouts import find_cases
 from mspipeline.errors import ConfigError
 from mspipeline.preprocess.recipe import apply_files, load_slices_recipe
 from mspipeline.preprocess.resample_onto import CaseReader, reader_onto
