@@ -14,7 +14,7 @@ from mspipeline import jobs
 from mspipeline.backends.process_group import ALONE, PeersLost
 from mspipeline.config import CertifyJob, CollectJob, EvaluateJob, PredictJob, PrepareJob, TrainJob, read_config
 from mspipeline.console import CaseProgress, TrainingProgress, explain, say_error, say_warning, wants_progress
-from mspipeline.errors import STOPPED, Interrupted, Preempted, TableError, UsageError
+from mspipeline.errors import STOPPED, Interrupted, Preempted, UsageError
 from mspipeline.files import read_json
 from mspipeline.jobs import processes
 from mspipeline.jobs import supervise as supervisor
@@ -77,9 +77,7 @@ def _prepare(config: Path, events: EventWriter, progress: bool, attempt: int) ->
 def _collect(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:
     from mspipeline.jobs.collect import collect_job
 
-    collected = collect_job(read_config(config, CollectJob))
-    if collected.problems:
-        raise TableError(f"{len(collected.problems)} runs left out: {'; '.join(collected.problems)}")
+    collect_job(read_config(config, CollectJob)).check()
 
 
 def _certify(config: Path, events: EventWriter, progress: bool, attempt: int) -> None:

@@ -24,7 +24,6 @@ from pydantic import Field
 from mspipeline.config import Strict, TrainJob, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError
 from mspipeline.files import read_json, sha256_data, whole_file, write_json
-from mspipeline.telemetry.schema import completed, missing_columns
 
 SCHEMA_VERSION = 1
 Status = Literal["running", "complete", "interrupted", "failed"]
@@ -245,15 +244,22 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema)
 def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
     """The rows that `write_rows` wrote; an empty table where there are none yet.
 
-    Raises RunFolderError where the file cannot be read or holds other columns.
+    Raises RunFolderError where the file cannot be read, is damaged or holds other columns.
     """
-    if not path.exists():
-        return schema.empty_table()
     try:
-        with pa.OSFile(str(path), "rb") as source:
-            table = pa.ipc.open_file(source).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return schema.empty_table()
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be read ({error.strerror or error})") from error
+    try:
+        table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise RunFolderError(f"{path}: not a readable Arrow file ({error}); run the job again") from error
-    if missing_columns(table.schema, schema) or not set(table.schema.names) <= set(schema.names):
+    if table.schema.names != schema.names:
         raise RunFolderError(f"{path}: holds columns {table.schema.names}, expected {schema.names}")
-    return completed(table, schema)
+    try:
+        return table.cast(schema)
+    except (pa.ArrowException, ValueError) as error:
+        raise RunFolderError(f"{path}: holds values of another kind ({error}); run the job again") from error

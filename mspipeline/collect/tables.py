@@ -6,6 +6,7 @@ import json
 import os
 import statistics
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,37 +21,52 @@ from mspipeline.errors import DataError, Interrupted, Preempted, TableError
 from mspipeline.files import read_json, whole_file
 from mspipeline.runs import RunPaths, RunRecord, TelemetryPaths, read_record, read_rows
 from mspipeline.telemetry.schema import CASES, EPOCHS, EVENTS, LESIONS, RUNS, SAMPLES, SAMPLES_STREAM
-from mspipeline.telemetry.shard import read_stream
+from mspipeline.telemetry.shard import ended, read_stream
 
 SCHEMAS = {"runs": RUNS, "epochs": EPOCHS, "cases": CASES, "lesions": LESIONS, "samples": SAMPLES}
 
 
 @dataclass(frozen=True)
 class Collected:
-    """tables: by name, as they were written. problems: a line for each run folder that was left out."""
+    """tables: by name, as they were written.
+
+    problems: a line for each thing that was left out and should not be: a run folder, a folder that cannot be read.
+    notes: a line for what was left out on purpose.
+    """
 
     tables: dict[str, pa.Table]
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raise TableError where something was left out that should not be: the first on its line, the others below."""
+        if self.problems:
+            error = TableError(f"{len(self.problems)} left out of the tables, which hold the rest: {self.problems[0]}")
+            error.details = self.problems[1:]
+            raise error
 
 
 def collect(runs: Path, output: Path) -> Collected:
     """Gather every run folder below `runs`, or `runs` itself, into one `output/<table>.parquet` for each of SCHEMAS.
 
-    Rows are in the order of run IDs, then as they were made: the same runs give the same tables. A run folder that is
-    broken is left out, whole, and named in `problems`; so are two that hold one run. Telemetry that is missing or was
-    cut off is not a problem: what it would say is null.
+    Rows are in the order of run IDs, then as they were made: the same runs give the same tables, all of them written or
+    none. A run folder that is broken is left out, whole, and named in `problems`; so are two that hold one run, and
+    folders that cannot be looked into. Telemetry that is missing or was cut off is not a problem: what it would say is
+    null, and `telemetry_complete` is false.
     Raises TableError where there is no run folder at all, StorageError where `output` cannot be written.
     """
-    folders = list(find_runs(runs))
-    if not folders:
-        raise TableError(f"{runs}: no run folder in it (none holds run.json); name the folder that `train -o` wrote to")
     problems: list[str] = []
+    notes: list[str] = []
+    folders = list(find_runs(runs, problems, notes))
+    if not folders:
+        why = "".join(f"; {line}" for line in [*problems, *notes])
+        raise TableError(
+            f"{runs}: no run folder in it (none holds run.json); name the folder that `train -o` wrote to{why}"
+        )
     records: dict[Path, RunRecord] = {}
     for folder in folders:
-        try:
+        with _leaving_out(folder, problems):
             records[folder] = read_record(RunPaths(folder))
-        except DataError as error:
-            problems.append(str(error))
     for run_id, twins in _by_id(records).items():
         if len(twins) > 1:
             names = ", ".join(str(folder) for folder in twins)
@@ -59,33 +75,58 @@ def collect(runs: Path, output: Path) -> Collected:
                 del records[folder]
     parts: dict[str, list[pa.Table]] = {name: [schema.empty_table()] for name, schema in SCHEMAS.items()}
     for folder, record in sorted(records.items(), key=lambda item: item[1].run_id):
-        try:
-            tables = collect_run(RunPaths(folder), record)
-        except DataError as error:
-            problems.append(str(error))
-            continue
-        for name, table in tables.items():
-            parts[name].append(table)
+        with _leaving_out(folder, problems):
+            for name, table in collect_run(RunPaths(folder), record).items():
+                parts[name].append(table)
     joined = {name: pa.concat_tables(tables).unify_dictionaries().combine_chunks() for name, tables in parts.items()}
-    for name, table in joined.items():
-        with whole_file(output / f"{name}.parquet") as partial:
+    with ExitStack() as files:  # renamed when all are written: tables of one collection, never of two
+        for name, table in joined.items():
+            partial = files.enter_context(whole_file(output / f"{name}.parquet"))
             pq.write_table(table, partial, compression="zstd")
-    return Collected(joined, tuple(problems))
+    return Collected(joined, tuple(problems), tuple(notes))
 
 
-def find_runs(folder: Path) -> Iterator[Path]:
-    """Every folder that holds `run.json`, in order; nothing is looked for inside one. Links are not followed."""
-    for name, subfolders, files in os.walk(folder):
+@contextmanager
+def _leaving_out(folder: Path, problems: list[str]) -> Iterator[None]:
+    """What goes wrong inside is a line of `problems`: the files of one run must not lose the others."""
+    try:
+        yield
+    except DataError as error:
+        problems.append(" ".join(str(error).split()))
+    except OSError as error:
+        problems.append(f"{error.filename or folder}: cannot be read ({error.strerror or error})")
+    except (pa.ArrowException, ValueError, TypeError, LookupError) as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        problems.append(f"{folder}: holds damaged files ({words}); run the job again")
+
+
+def find_runs(folder: Path, problems: list[str] | None = None, notes: list[str] | None = None) -> Iterator[Path]:
+    """Every folder that holds `run.json`, in order; nothing is looked for inside one. Links are not followed.
+
+    problems: receives a line for each folder that cannot be looked into. notes: one for each linked run that is left
+    out.
+    """
+
+    def unreadable(error: OSError) -> None:
+        if problems is not None and not isinstance(error, FileNotFoundError):
+            problems.append(f"{error.filename}: cannot be read ({error.strerror or error}); runs in it are left out")
+
+    for name, subfolders, files in os.walk(folder, onerror=unreadable):
         subfolders.sort()
         if RunPaths(Path(name)).record.name in files:
             subfolders.clear()
             yield Path(name)
+        for link in (Path(name, each) for each in subfolders if os.path.islink(Path(name, each))):
+            if notes is not None and os.path.exists(RunPaths(link).record):
+                notes.append(f"{link}: a link to a run folder, which is not followed")
 
 
 def collect_run(paths: RunPaths, record: RunRecord) -> dict[str, pa.Table]:
     """The tables of one run. Raises DataError, naming the file, where one is damaged or of another run."""
     epochs, cases = read_rows(paths.epochs, EPOCHS), read_rows(paths.cases, CASES)
     lesions = read_rows(paths.lesions, LESIONS)
+    if paths.telemetry.exists():
+        os.listdir(paths.telemetry)  # raises where it cannot be read: a glob would find nothing there
     attempts = [_Attempt.read(telemetry) for telemetry in paths.attempts()]
     samples = pa.concat_tables([SAMPLES.empty_table(), *(_labelled(attempt) for attempt in attempts)])
     of = ((epochs, paths.epochs), (cases, paths.cases), (lesions, paths.lesions), (samples, paths.telemetry))
@@ -109,25 +150,34 @@ def collect_run(paths: RunPaths, record: RunRecord) -> dict[str, pa.Table]:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """The telemetry of one attempt. exit_code, peak_rss_bytes: None where its supervisor left no word."""
+    """The telemetry of one attempt. exit_code, peak_rss_bytes: None where its supervisor left no word.
+
+    complete: whether no sample and no phase is missing.
+    """
 
     job: str
     samples: pa.Table
     events: pa.Table
     exit_code: int | None
     peak_rss_bytes: int | None
+    complete: bool
 
     @staticmethod
     def read(paths: TelemetryPaths) -> _Attempt:
-        samples = read_stream(paths.samples, SAMPLES_STREAM) if paths.samples.exists() else SAMPLES_STREAM.empty_table()
-        events = read_stream(paths.events, EVENTS) if paths.events.exists() else EVENTS.empty_table()
-        if not paths.exit.exists():
+        there = set(os.listdir(paths.folder))
+        samples = read_stream(paths.samples, SAMPLES_STREAM) if paths.samples.name in there else None
+        events = read_stream(paths.events, EVENTS) if paths.events.name in there else None
+        complete = ended(paths.samples) and ended(paths.events)
+        samples = SAMPLES_STREAM.empty_table() if samples is None else samples
+        events = EVENTS.empty_table() if events is None else events
+        if paths.exit.name not in there:
             peak = pc.max(samples.column("rss_bytes")).as_py()
-            return _Attempt(paths.job, samples, events, None, peak)
+            return _Attempt(paths.job, samples, events, None, peak, complete=False)
         ending = read_json(paths.exit, what="record of an ended job", remedy="remove this telemetry folder")
         try:
-            return _Attempt(paths.job, samples, events, ending["exit_code"], ending["peak_rss_bytes"])
-        except (KeyError, TypeError) as error:
+            complete = complete and bool(ending.get("telemetry_complete", True))
+            return _Attempt(paths.job, samples, events, ending["exit_code"], ending["peak_rss_bytes"], complete)
+        except (KeyError, TypeError, AttributeError) as error:
             raise TableError(f"{paths.exit}: lacks {error}; remove this telemetry folder") from error
 
 
@@ -162,6 +212,7 @@ def _run_row(record: RunRecord, epochs: pa.Table, attempts: list[_Attempt], wher
         "train_epoch_seconds": statistics.median(known_seconds) if known_seconds else None,
         "evaluate_seconds": known_evaluations[-1] if known_evaluations else None,
         "peak_rss_bytes": max(known_peaks, default=None),
+        "telemetry_complete": all(attempt.complete for attempt in attempts) if attempts else None,
         "versions": json.dumps(source["versions"], sort_keys=True) if "versions" in source else None,
     }
 

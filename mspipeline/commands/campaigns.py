@@ -189,5 +189,5 @@ def _collect_here(campaign: Any) -> None:
 
     write_gaps(campaign)
     collected = collect_job(CollectJob(runs=campaign.folder, output=campaign.folder / "tables"))
-    for problem in collected.problems:
-        stderr.print(f"left out of the tables: {problem}")
+    for line in (*collected.problems, *collected.notes):
+        stderr.print(f"left out of the tables: {line}")

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from mspipeline.commands.app import Json, app
-from mspipeline.errors import TableError
 
 
 @app.command(epilog="example: mspipeline collect runs/ -o tables/")
@@ -17,15 +16,17 @@ def collect(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the tables.")] = Path("tables"),
     as_json: Json = False,
 ) -> None:
-    """Merge run folders into Parquet tables. They are runs, epochs, cases, samples."""
+    """Merge run folders into Parquet tables: runs, epochs, cases, lesions, samples."""
     from mspipeline.config import CollectJob
+    from mspipeline.console import stderr
     from mspipeline.display import print_tables
     from mspipeline.jobs.collect import collect_job
 
     collected = collect_job(CollectJob(runs=runs, output=output))
     print_tables(collected.tables, output, as_json=as_json)
-    if collected.problems:
-        raise TableError(f"{len(collected.problems)} runs left out: {'; '.join(collected.problems)}")
+    for note in collected.notes:
+        stderr.print(f"left out: {note}")
+    collected.check()
 
 
 @app.command(epilog="example: mspipeline report tables/ -o report.html")

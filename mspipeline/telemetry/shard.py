@@ -20,6 +20,7 @@ WAITING_BYTES = 16_000_000
 """The most that a writer keeps of what the system refused: some 10,000 batches of samples."""
 
 _START = b"\xff\xff\xff\xff"  # Arrow's continuation marker, the first bytes of every message
+_END = _START + bytes(4)  # a message of no length, which `close` writes
 
 
 class StreamWriter:
@@ -117,6 +118,16 @@ class _Outgoing(io.RawIOBase):
 
     def tell(self) -> int:
         return self._written
+
+
+def ended(path: Path) -> bool:
+    """Whether a stream was closed, so that none of its rows is missing. False where it cannot be read."""
+    try:
+        with path.open("rb") as source:
+            source.seek(-len(_END), os.SEEK_END)
+            return source.read() == _END
+    except OSError:
+        return False
 
 
 def read_stream(path: Path, schema: pa.Schema) -> pa.Table:

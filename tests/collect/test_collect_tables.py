@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from datetime import UTC, datetime
@@ -330,3 +331,128 @@ def test_collecting_again_replaces_the_tables(runs: Path, output: Path) -> None:
     make_run(runs / "b", "b")
     collect(runs, output)
     assert pq.read_table(output / "runs.parquet").column("run_id").to_pylist() == ["a", "b"]
+
+
+def test_what_no_reader_foresaw_in_one_run_does_not_lose_the_others(runs: Path, output: Path) -> None:
+    make_run(runs / "good", "good")
+    make_run(runs / "kinds", "kinds")
+    retyped = EPOCHS.set(EPOCHS.get_field_index("seconds"), pa.field("seconds", pa.string()))
+    write_rows(runs / "kinds" / "epochs.arrow", [{"run_id": "kinds", "seconds": "much"}], retyped)
+    add_attempt(make_run(runs / "peaks", "peaks"), "train", "peaks")
+    write_json(runs / "peaks" / "telemetry" / "train-0" / "exit.json", {"exit_code": 0, "peak_rss_bytes": ["much"]})
+    make_run(runs / "folder", "folder")
+    (runs / "folder" / "cases.arrow").unlink()
+    (runs / "folder" / "cases.arrow").mkdir()
+    damaged = make_run(runs / "damaged", "damaged").lesions
+    data = damaged.read_bytes()
+    third = len(data) // 3
+    damaged.write_bytes(data[:third] + b"\xff" * third + data[2 * third :])
+    collected = collect(runs, output)
+    assert collected.tables["runs"].column("run_id").to_pylist() == ["good"]
+    assert len(collected.problems) == 4
+    for name, problem in zip(("damaged", "folder", "kinds", "peaks"), sorted(collected.problems), strict=True):
+        assert str(runs / name) in problem
+        assert "\n" not in problem
+
+
+def test_folders_that_cannot_be_read_are_named(runs: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(runs / "a", "a")
+    make_run(runs / "locked" / "b", "b")
+    add_attempt(make_run(runs / "c", "c"), "train", "c")
+    locked = {str(runs / "locked"), str(runs / "c" / "telemetry")}
+    scandir, listdir = os.scandir, os.listdir
+
+    def refusing(answer: Any) -> Any:  # root may read everything: the system is made to refuse as it does to others
+        def ask(path: Any = ".") -> Any:
+            if str(path) in locked:
+                raise PermissionError(13, "Permission denied", str(path))
+            return answer(path)
+
+        return ask
+
+    monkeypatch.setattr(os, "scandir", refusing(scandir))
+    monkeypatch.setattr(os, "listdir", refusing(listdir))
+    collected = collect(runs, output)
+    assert collected.tables["runs"].column("run_id").to_pylist() == ["a"]
+    assert collected.problems == (
+        f"{runs / 'locked'}: cannot be read (Permission denied); runs in it are left out",
+        f"{runs / 'c' / 'telemetry'}: cannot be read (Permission denied)",
+    )
+
+
+def test_a_folder_of_unreadable_folders_says_why_it_holds_no_run(
+    runs: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.mkdir()
+
+    def refuse(path: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(TableError, match=r"no run folder in it .*; .*runs: cannot be read \(Permission denied\)"):
+        collect(runs, output)
+
+
+def test_a_link_to_a_run_is_said_to_be_left_out(runs: Path, output: Path, tmp_path: Path) -> None:
+    make_run(runs / "a", "a")
+    make_run(tmp_path / "elsewhere" / "b", "b")
+    (runs / "b").symlink_to(tmp_path / "elsewhere" / "b")
+    (runs / "dangling").symlink_to(tmp_path / "nowhere")
+    collected = collect(runs, output)
+    assert collected.tables["runs"].column("run_id").to_pylist() == ["a"]
+    assert (collected.problems, collected.notes) == (
+        (),
+        (f"{runs / 'b'}: a link to a run folder, which is not followed",),
+    )
+
+
+def test_what_is_left_out_is_one_error_with_the_others_below_it(runs: Path, output: Path) -> None:
+    for name in ("a", "b", "c"):
+        make_run(runs / name, name)
+    for name in ("a", "b"):
+        (runs / name / "run.json").write_text("{")
+    with pytest.raises(TableError, match=r"^2 left out of the tables, which hold the rest: .*a/run\.json") as caught:
+        collect(runs, output).check()
+    (other,) = caught.value.details
+    assert "b/run.json" in other
+
+
+def test_telemetry_is_complete_where_every_stream_of_every_attempt_was_closed(runs: Path, output: Path) -> None:
+    add_attempt(make_run(runs / "whole", "whole"), "train", "whole", rss=(1,))
+    write_record(RunPaths(runs / "none"), record("none"))
+    torn = make_run(runs / "torn", "torn")
+    add_attempt(torn, "train", "torn", rss=(1,))
+    telemetry = add_attempt(torn, "evaluate", "torn", rss=(1,))
+    with telemetry.events.open("r+b") as stream:
+        stream.truncate(telemetry.events.stat().st_size - 4)
+    killed = make_run(runs / "killed", "killed")
+    add_attempt(killed, "train", "killed", exit_code=None)
+    lost = add_attempt(make_run(runs / "lost", "lost"), "train", "lost")
+    write_json(lost.exit, {"exit_code": 0, "peak_rss_bytes": 1, "telemetry_complete": False})
+    table = collect(runs, output).tables["runs"]
+    assert dict(zip(*(table.column(name).to_pylist() for name in ("run_id", "telemetry_complete")), strict=True)) == {
+        "whole": True,
+        "none": None,
+        "torn": False,
+        "killed": False,
+        "lost": False,
+    }
+
+
+def test_a_full_disk_leaves_the_tables_as_they_were(runs: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(runs / "a", "a")
+    collect(runs, output)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    add_attempt(make_run(runs / "b", "b"), "train", "b", rss=(1, 2))
+    written, write = [], pq.write_table
+
+    def full(table: pa.Table, where: Any, **options: Any) -> None:
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        written.append(where)
+        write(table, where, **options)
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(StorageError, match="No space left"):
+        collect(runs, output)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
