@@ -444,7 +444,8 @@ def test_a_full_disk_leaves_the_tables_as_they_were(runs: Path, output: Path, mo
     collect(runs, output)
     before = {path.name: path.read_bytes() for path in output.iterdir()}
     add_attempt(make_run(runs / "b", "b"), "train", "b", rss=(1, 2))
-    written, write = [], pq.write_table
+    written: list[Any] = []
+    write = pq.write_table
 
     def full(table: pa.Table, where: Any, **options: Any) -> None:
         if len(written) == 3:

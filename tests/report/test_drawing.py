@@ -30,11 +30,11 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tables(folder, runs=[run_row("a")], epochs=epochs, cases=[case_row("a", "sub-01", "test")])
 
 
-def page(tables: Path, folder: Path, *, script: str = WRITE, **environment: str | None) -> bytes:
+def page(tables: Path, folder: Path, environment: dict[str, str | None] | None = None, *, script: str = WRITE) -> bytes:
     """The page, written from `folder` with the environment changed; None takes a variable out."""
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / "out" / "page.html"
-    changed = {name: value for name, value in (os.environ | environment).items() if value is not None}
+    changed = {name: value for name, value in {**os.environ, **(environment or {})}.items() if value is not None}
     command = [sys.executable, "-c", script, str(tables), str(output)]
     ended = subprocess.run(command, cwd=folder, env=changed, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -64,8 +64,8 @@ def test_a_users_matplotlibrc_elsewhere_neither_breaks_nor_changes_the_page(
     home = tmp_path / "home" / ".config" / "matplotlib"
     home.mkdir(parents=True)
     (home / "matplotlibrc").write_bytes(SETTINGS)
-    assert page(tables, tmp_path / "work", HOME=str(tmp_path / "home"), XDG_CONFIG_HOME=None) == plain
-    assert page(tables, tmp_path / "named", MATPLOTLIBRC=str(home / "matplotlibrc")) == plain
+    assert page(tables, tmp_path / "work", {"HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": None}) == plain
+    assert page(tables, tmp_path / "named", {"MATPLOTLIBRC": str(home / "matplotlibrc")}) == plain
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,15 @@ def test_a_users_matplotlibrc_elsewhere_neither_breaks_nor_changes_the_page(
 def test_a_users_environment_neither_breaks_nor_changes_the_page(
     tables: Path, plain: bytes, tmp_path: Path, environment: dict[str, str | None]
 ) -> None:
-    assert page(tables, tmp_path, **environment) == plain
+    assert page(tables, tmp_path, environment) == plain
 
 
 def test_without_any_temporary_folder_the_page_is_written_and_nothing_beside_it(
     tables: Path, plain: bytes, tmp_path: Path
 ) -> None:
-    nowhere = {"HOME": "/proc/nobody", "XDG_CONFIG_HOME": None, "XDG_CACHE_HOME": None, "MPLCONFIGDIR": None}
-    assert page(tables, tmp_path, script=NO_TEMPORARY_FOLDER + WRITE, **nowhere) == plain
+    unset = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"))
+    nowhere = {"HOME": "/proc/nobody", **unset}
+    assert page(tables, tmp_path, nowhere, script=NO_TEMPORARY_FOLDER + WRITE) == plain
 
 
 def test_what_was_set_for_the_process_is_put_back(tables: Path, plain: bytes, tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ before = os.getcwd(), os.environ.copy(), tempfile.tempdir
 assert (os.getcwd(), os.environ.copy()) == before[:2]
 assert tempfile.tempdir in (before[2], tempfile.gettempdir())
 """
-    assert page(tables, tmp_path, script=check + WRITE + after, MPLBACKEND="agg") == plain
+    assert page(tables, tmp_path, {"MPLBACKEND": "agg"}, script=check + WRITE + after) == plain
 
 
 def test_settings_made_within_the_process_do_not_change_the_page(tables: Path, plain: bytes, tmp_path: Path) -> None:
