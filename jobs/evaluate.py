@@ -138,7 +138,9 @@ def _score(
 def _by_slices(job: EvaluateJob, trained: TrainedRun, entry: CaseEntry) -> tuple[BoolArray, LesionMap]:
     case = read_case(job.shards, entry)
     batch_size = slices_or(job.batch_size)
-    probability = predict_on_scan(trained.backend, case, axis=trained.recipe.axis, batch_size=batch_size)
+    probability = predict_on_scan(
+        trained.backend, trained.channels, case, axis=trained.recipe.axis, batch_size=batch_size
+    )
     mask = lesion_mask(probability, threshold=trained.record.threshold)
     return case.scan_mask, LesionMap(probability, mask, case.grid)
 

@@ -87,7 +87,9 @@ def _by_slices(job: PredictJob, trained: TrainedRun, case: Case) -> LesionMap:
     routes = case.routes(trained.recipe.resample_to)
     prepared = apply_files(trained.recipe, case.scans, case.brain_mask, routes=routes)
     batch_size = slices_or(job.batch_size)
-    probability = predict_on_scan(trained.backend, prepared, axis=trained.recipe.axis, batch_size=batch_size)
+    probability = predict_on_scan(
+        trained.backend, trained.channels, prepared, axis=trained.recipe.axis, batch_size=batch_size
+    )
     mask = lesion_mask(probability, threshold=trained.record.threshold)
     return LesionMap(probability, mask, prepared.grid)
 

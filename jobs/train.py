@@ -14,6 +14,7 @@ from mspipeline.config import TrainJob
 from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError
 from mspipeline.jobs.resources import slices_or, threads_for
 from mspipeline.jobs.run_record import certified, new_record, now, record_refusal
+from mspipeline.labels import channels_of
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import initial_weights
@@ -32,7 +33,7 @@ from mspipeline.training.checkpoint import read_checkpoint
 from mspipeline.training.loop import Training
 from mspipeline.training.progress import Identity, Stage
 from mspipeline.training.protocols import BatchReader, Observer, Stop
-from mspipeline.training.targets import classes_of, loss_of
+from mspipeline.training.targets import loss_of
 
 
 def train(
@@ -110,7 +111,8 @@ class _Attempt:
         """A training that is ready to run: initial weights set, or those of the checkpoint to go on from."""
         job, graph, record = self.job, self.graph, self.record
         with self.events.phase("setup"):
-            backend = _compiled(job, graph, stage, self.group)
+            channels = channels_of(graph, _spatial(self.manifest))
+            backend = _compiled(job, graph, len(channels.names), stage, self.group)
             update = {"device": backend.device, **certified(job, graph, backend.device)}
             self.record = record = record.model_copy(update=update)
             self._write()
@@ -124,7 +126,7 @@ class _Attempt:
                 events=self.events,
                 observer=self.observer,
                 stop=self.stop,
-                classes=classes_of(graph, _spatial(self.manifest)),
+                channels=channels,
                 stage=stage,
                 checkpoint_every_s=job.checkpoint_every_s,
                 group=self.group,
@@ -191,7 +193,7 @@ def graph_of(job: TrainJob, manifest: Manifest) -> Graph:
         trainable = ", ".join(name for name in BACKENDS if adapter(name).trains)
         raise BackendError(f"{job.backend} predicts only; train on {trainable}")
     adapter(job.backend).check(graph)
-    loss_of(job.training, classes_of(graph, _spatial(manifest)))
+    loss_of(job.training, len(channels_of(graph, _spatial(manifest)).names))
     if job.processes > 1:
         _check_processes(job, manifest)
     if problem := availability(job.backend).problem:
@@ -220,15 +222,15 @@ def _spatial(manifest: Manifest) -> tuple[int, ...]:
     return () if manifest.kind == "patches3d" else manifest.image_shape[:-1]
 
 
-def _compiled(job: TrainJob, graph: Graph, stage: Stage | None, group: ProcessGroup) -> Backend:
-    """The backend with the network in it, initial weights set, ready to train."""
+def _compiled(job: TrainJob, graph: Graph, channels: int, stage: Stage | None, group: ProcessGroup) -> Backend:
+    """The backend with the network in it, initial weights set, ready to train. channels: of its output."""
     backend = create(job.backend)
     threads = threads_for(job.threads)
     execution = Execution(device=job.device, threads=threads, seed=job.seed, memory=job.memory, group=group)
     backend.build(graph, execution)
     backend.set_weights(initial_weights(graph, seed_of(job.seed, stage)))
     settings = job.training
-    loss = loss_of(settings, 1 if graph[graph.outputs[0]].shape[-1] == 1 else 2)
+    loss = loss_of(settings, channels)
     optimiser = Adam(settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon)
     backend.compile(loss, optimiser)
     return backend

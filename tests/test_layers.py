@@ -23,6 +23,7 @@ FLOORS = {
         "mspipeline.runs",
     ],
     3: [
+        "mspipeline.labels",
         "mspipeline.models",
         "mspipeline.datasets",
         "mspipeline.preprocess",

@@ -27,6 +27,7 @@ from mspipeline.datasets.phantom import make_phantom
 from mspipeline.inference.cascade import predict_patches
 from mspipeline.inference.tiles import deal, fitting_program
 from mspipeline.inference.voxelwise import VoxelNetwork
+from mspipeline.labels import channels_of
 from mspipeline.models.catalogue import build
 from mspipeline.network.weights import initial_weights
 from mspipeline.patches.candidates import candidates
@@ -64,7 +65,8 @@ def measure() -> list[Result]:
     sample = brain[len(brain) // 2 :][:SAMPLE]
 
     def patches() -> None:
-        predict_patches(backend, case.image, sample, recipe.patch_size, batch_size=BATCH, threads=threads)
+        channels = channels_of(graph, spatial=())
+        predict_patches(backend, channels, case.image, sample, recipe.patch_size, batch_size=BATCH, threads=threads)
 
     patches()
     patch_s = seconds(patches) / len(sample)

@@ -24,6 +24,7 @@ from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import PrepareJob, SplitSettings
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.jobs.prepare import prepare
+from mspipeline.labels import channels_of
 from mspipeline.models.catalogue import build
 from mspipeline.network.weights import initial_weights
 from mspipeline.patches.augment import augmentation
@@ -31,7 +32,6 @@ from mspipeline.patches.sampling import first_stage
 from mspipeline.shards.blocks import PatchBatch
 from mspipeline.shards.manifest import load_manifest
 from mspipeline.shards.patch_reader import PatchReader, read_voxels
-from mspipeline.training.targets import in_classes
 
 SHAPE = (182, 218, 182)
 CASES = 2
@@ -109,7 +109,8 @@ def _step() -> Callable[[PatchBatch], object]:
     backend.build(graph, Execution(threads=len(os.sched_getaffinity(0))))
     backend.set_weights(initial_weights(graph, 0))
     backend.compile(Loss("categorical_ce"), Adam(1e-3))
-    return lambda batch: backend.train_step(batch.images, in_classes(batch.masks, 2))
+    channels = channels_of(graph, spatial=())
+    return lambda batch: backend.train_step(batch.images, channels.targets(batch.masks))
 
 
 def _seconds(work: Callable[[PatchBatch], object], batches: Iterable[PatchBatch]) -> float:

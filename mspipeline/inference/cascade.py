@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.backends.base import Backend
-from mspipeline.errors import BackendError
+from mspipeline.labels import LESION, Channels
 from mspipeline.patches.candidates import Coordinates
 from mspipeline.patches.gather import gather
 from mspipeline.volume import FloatArray
@@ -41,6 +41,7 @@ class Stage(Protocol):
 
 def predict_patches(
     backend: Backend,
+    channels: Channels,
     image: FloatArray,
     centres: Coordinates,
     size: tuple[int, int, int],
@@ -51,26 +52,25 @@ def predict_patches(
 ) -> npt.NDArray[np.float32]:
     """The probability of lesion at voxels, each from the patch around it.
 
-    image: (X, Y, Z, C), C-contiguous. centres: (N, 3), N may be 0. size: of a patch. report: called with the number of
-    patches done, a batch at a time. Returns (N,) in [0, 1]. Raises ShapeError where image or centres do not fit,
-    BackendError where the network's output is neither one probability nor those of background and lesion.
+    channels: of the network in the backend. image: (X, Y, Z, C), C-contiguous. centres: (N, 3), N may be 0. size: of a
+    patch. report: called with the number of patches done, a batch at a time. Returns (N,) in [0, 1]. Raises ShapeError
+    where image or centres do not fit.
     """
     probability = np.empty(len(centres), np.float32)
     patches = np.empty((min(batch_size, len(centres)), *size, image.shape[3]), np.float32)
     for first in range(0, len(centres), batch_size):
         places = centres[first : first + batch_size]
         batch = gather(image, places, size, out=patches[: len(places)], threads=threads)
-        probability[first : first + len(places)] = of_lesion(backend.predict(batch))
+        probability[first : first + len(places)] = channels.probability(LESION, backend.predict(batch))
         if report is not None:
             report(first + len(places))
     return probability
 
 
 def predict_cascade(
-    stages: Sequence[Backend | Stage],
+    stages: Sequence[Stage],
     image: FloatArray,
     candidates: Coordinates,
-    size: tuple[int, int, int],
     *,
     pass_above: float,
     batch_size: int,
@@ -79,9 +79,8 @@ def predict_cascade(
 ) -> FloatArray:
     """The map of the last stage's probabilities; 0 where there is no candidate, or an earlier stage let none pass.
 
-    stages: a backend predicts patch by patch. image: (X, Y, Z, C), C-contiguous. candidates: (N, 3). size: of a patch.
-    pass_above: a voxel goes on to the next stage where its probability is above this. Returns (X, Y, Z) in [0, 1].
-    Raises as `predict_patches`.
+    image: (X, Y, Z, C), C-contiguous. candidates: (N, 3). pass_above: a voxel goes on to the next stage where its
+    probability is above this. Returns (X, Y, Z) in [0, 1]. Raises as `predict_patches`.
     """
     places = candidates
     scores = np.zeros(len(places), np.float32)
@@ -93,21 +92,8 @@ def predict_cascade(
             if report is not None:
                 report(stage, patches, total)
 
-        if isinstance(network, Backend):
-            scores = predict_patches(network, image, places, size, batch_size=batch_size, threads=threads, report=done)
-        else:
-            scores = network.predict(image, places, batch_size=batch_size, threads=threads, report=done)
+        scores = network.predict(image, places, batch_size=batch_size, threads=threads, report=done)
         log.info("stage done stage=%d patches=%d", number, len(places))
     probability = np.zeros(image.shape[:3], np.float32)
     probability[places[:, 0], places[:, 1], places[:, 2]] = scores
     return probability
-
-
-def of_lesion(output: FloatArray) -> npt.NDArray[np.float32]:
-    """(N, 2) of background and lesion, or (N, 1) of lesion -> (N,)."""
-    if output.ndim != 2 or output.shape[1] > 2:
-        raise BackendError(
-            f"the network gives {output.shape[1:]} numbers a patch; expected (1,), the probability of lesion, or (2,), "
-            "those of background and lesion; choose a network on patches"
-        )
-    return output[:, -1]

@@ -31,7 +31,6 @@ def map_lesions(
         trained.stages,
         image,
         candidates,
-        trained.recipe.patch_size,
         pass_above=settings.pass_above,
         batch_size=batch_size,
         threads=threads,

@@ -21,10 +21,11 @@ from mspipeline.config import parse
 from mspipeline.errors import DataError, RunFolderError, ShapeError, UsageError
 from mspipeline.files import read_json, sha256_data, sha256_file, write_json
 from mspipeline.inference.imported import imported_record, new_run
+from mspipeline.labels import channels_of
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph
 from mspipeline.network.onnx import OPSET, Imported, read_onnx, write_onnx
-from mspipeline.network.ops import Shape, Sigmoid
+from mspipeline.network.ops import Shape
 from mspipeline.network.weights import Weights
 from mspipeline.preprocess.patches3d import PatchRecipe
 from mspipeline.preprocess.recipe import Recipe
@@ -166,7 +167,7 @@ def import_run(
     recipe: what makes the network's images of scans. data: "dataset_hash" and "split_hash" of the shards that the run
     may be scored on; empty where there are none. shape: as for `read_onnx`. origin: where the import happens.
     Raises RunFolderError where OUTPUT holds a run, what `read_onnx` does, ShapeError where the network does not take
-    the recipe's images or give one probability a pixel, DataError where what was read does not compute what the file
+    the recipe's images or give probabilities of labels, DataError where what was read does not compute what the file
     does.
     """
     paths = new_run(output)
@@ -203,16 +204,14 @@ def import_run(
 
 
 def _check_images(file: Path, graph: Graph, recipe: Recipe) -> None:
-    """Raise ShapeError where slices of the recipe do not fit the network, or it gives no probability a pixel."""
+    """Raise ShapeError where slices of the recipe do not fit the network, or it gives no probabilities of labels."""
     taken, made = [node.shape for node in graph.inputs], recipe.image_shape
     if taken != [made]:
         raise ShapeError(
             f"{file}: takes images of {', '.join(map(str, taken))}, but the recipe makes {made} (height, width, "
             "channels); name the recipe or the shards it was trained with: --recipe, --set size=[X,Y,Z], --shards"
         )
-    output = graph[graph.outputs[0]]
-    if output.shape != (*made[:-1], 1) or not isinstance(output.op, Sigmoid):
-        raise ShapeError(
-            f"{file}: gives {output.shape} by {type(output.op).__name__}, but a run on slices needs one probability a "
-            f"pixel, {(*made[:-1], 1)} by Sigmoid"
-        )
+    try:
+        channels_of(graph, made[:-1])
+    except ShapeError as error:
+        raise ShapeError(f"{file}: {error}") from error

@@ -11,6 +11,8 @@ from mspipeline.backends.registry import create
 from mspipeline.config import Inference, parse
 from mspipeline.errors import RunFolderError
 from mspipeline.inference.onnx_runs import graph_of_run
+from mspipeline.labels import Channels, channels_of
+from mspipeline.network.graph import Graph
 from mspipeline.preprocess.patches3d import PatchRecipe
 from mspipeline.preprocess.recipe import Recipe
 from mspipeline.runs import CascadeSettings, RunPaths, RunRecord, read_record
@@ -22,11 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run folder's record and recipe, and the backend with the trained network in it."""
+    """A run folder's record and recipe, and the backend with the trained network in it, whose output has `channels`."""
 
     record: RunRecord
     recipe: Recipe
     backend: Backend
+    channels: Channels
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def load_trained(folder: Path, checkpoint: Literal["best", "last"], execution: E
     """The network of a run folder, on the backend it was trained with.
 
     Raises RunFolderError where the folder, its record or its checkpoint cannot be used or it is a cascade's,
-    BackendError where the backend is absent.
+    ShapeError where the network gives no probabilities of labels, BackendError where the backend is absent.
     """
     paths = RunPaths(folder)
     record = read_record(paths)
@@ -51,7 +54,9 @@ def load_trained(folder: Path, checkpoint: Literal["best", "last"], execution: E
         raise RunFolderError(f"{folder}: a cascade on patches, expected a network on slices; use `mspipeline predict`")
     recipe = parse(record.recipe, Recipe, where=f"{paths.record}: recipe")
     file = paths.best if checkpoint == "best" else paths.last
-    return TrainedRun(record, recipe, _network(folder, record, recipe.image_shape, file, execution))
+    graph = graph_of_run(folder, record, recipe.image_shape)
+    channels = channels_of(graph, recipe.image_shape[:-1])
+    return TrainedRun(record, recipe, _network(graph, record, file, execution), channels)
 
 
 def load_cascade(
@@ -72,7 +77,7 @@ def load_cascade(
     recipe = parse(record.recipe, PatchRecipe, where=f"{paths.record}: recipe")
     graph = graph_of_run(folder, record, recipe.image_shape)
     backends = [
-        _network(folder, record, recipe.image_shape, paths.stage(number, checkpoint), execution)
+        _network(graph, record, paths.stage(number, checkpoint), execution)
         for number in range(1, record.cascade.stages + 1)
     ]
     stages = tuple(
@@ -99,11 +104,8 @@ def load_any(
     return load_cascade(folder, checkpoint, execution, inference=inference, memory_budget_mb=memory_budget_mb)
 
 
-def _network(
-    folder: Path, record: RunRecord, image_shape: tuple[int, ...], file: Path, execution: Execution
-) -> Backend:
+def _network(graph: Graph, record: RunRecord, file: Path, execution: Execution) -> Backend:
     """The network of a record with the weights of a checkpoint."""
-    graph = graph_of_run(folder, record, image_shape)
     stored = read_checkpoint(file)
     if stored.graph_hash != graph.hash:
         raise RunFolderError(

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from mspipeline.backends.base import Backend, Execution
 from mspipeline.errors import BackendError, ConfigError
 from mspipeline.inference.border_classes import obstacle
-from mspipeline.inference.cascade import of_lesion, predict_patches
+from mspipeline.inference.cascade import predict_patches
 from mspipeline.inference.cost_model import CostModel
 from mspipeline.inference.dense import TileProgram
 from mspipeline.inference.tiles import cut, deal, fitting_program
+from mspipeline.labels import LESION, channels_of
 from mspipeline.network.cost import cost
 from mspipeline.network.graph import Graph
 from mspipeline.patches.candidates import Coordinates
@@ -37,7 +38,8 @@ class VoxelNetwork:
     backend: with the trained network in it. graph: the network. execution: what the backend was built with.
     inference: "auto" computes a tile dense where the measured cost says that this is faster, and a network or a backend
     without a dense form by patches. memory_budget_mb: by which dense tiles may make the process grow, at most.
-    Raises BackendError where "dense" is asked of one without a dense form, ConfigError where the budget is too small.
+    Raises ShapeError where the network gives no probabilities of a patch, BackendError where "dense" is asked of one
+    without a dense form, ConfigError where the budget is too small.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class VoxelNetwork:
         self.backend, self._graph, self._execution, self._inference = backend, graph, execution, inference
         x, y, z, _ = graph.inputs[0].shape
         self.size = x, y, z
+        self.channels = channels_of(graph, spatial=())
         self._program: TileProgram | None = None
         self._tiles: Backend | None = None
         self.costs: CostModel | None = None
@@ -106,7 +109,14 @@ class VoxelNetwork:
                     report(before + patches)
 
             probability[members] = predict_patches(
-                self.backend, image, centres[members], self.size, batch_size=batch_size, threads=threads, report=told
+                self.backend,
+                self.channels,
+                image,
+                centres[members],
+                self.size,
+                batch_size=batch_size,
+                threads=threads,
+                report=told,
             )
             open_[members] = False
 
@@ -142,6 +152,6 @@ class VoxelNetwork:
             self._tiles.predict(np.zeros((1, *program.graph.inputs[0].shape), np.float32))  # compiles
         began = time.perf_counter()
         low, high = np.array(program.reads).T + first - np.array(self.size) // 2
-        answer = self._tiles.predict(cut(image, low, high)[None])
+        answer = self._tiles.predict(cut(image, low, high)[None])  # (1, X, Y, Z, channels)
         costs.saw_tile(time.perf_counter() - began)
-        return of_lesion(answer.reshape(-1, answer.shape[-1])).reshape(program.tile)
+        return self.channels.probability(LESION, answer).reshape(program.tile)

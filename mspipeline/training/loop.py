@@ -15,10 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mspipeline.backends.base import Backend, StepResult
 from mspipeline.backends.process_group import ALONE, ProcessGroup
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import RunFolderError, SuiteError
+from mspipeline.labels import LESION, ONE_PROBABILITY, Channels
 from mspipeline.runs import RunPaths, write_rows
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import EPOCHS
@@ -26,7 +29,6 @@ from mspipeline.training.checkpoint import Checkpoint, write_checkpoint
 from mspipeline.training.progress import Identity, Progress, Stage, checkpoint_paths, is_over, monitor_of, monitored
 from mspipeline.training.protocols import Batch, BatchReader, Observer, Stop
 from mspipeline.training.scores import EpochScores
-from mspipeline.training.targets import in_classes
 from mspipeline.training.together import Together
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ log = logging.getLogger(__name__)
 class Training:
     """One training of a compiled backend on readers of its subsets; `run` does it.
 
-    validation: None where there is nothing to validate on. classes: of the output, see `targets`. stage: None of a
+    validation: None where there is nothing to validate on. channels: of the network's output. stage: None of a
     network that is no cascade's.
     checkpoint_every_s: seconds of work that a kill may cost, beside the checkpoint after each epoch.
     group: the processes that train it together; each is given the same readers, and rank 0 alone writes.
@@ -53,14 +55,14 @@ class Training:
         events: EventWriter,
         observer: Observer,
         stop: Stop,
-        classes: int = 1,
+        channels: Channels = ONE_PROBABILITY,
         stage: Stage | None = None,
         checkpoint_every_s: float = math.inf,
         group: ProcessGroup = ALONE,
     ) -> None:
         self._backend, self._train, self._validation, self._settings = backend, train, validation, settings
         self._paths, self._identity, self._events = paths, identity, events
-        self._observer, self._stop, self._classes, self._stage = observer, stop, classes, stage
+        self._observer, self._stop, self._channels, self._stage = observer, stop, channels, stage
         self._best, self.last = checkpoint_paths(paths, stage)
         self.monitor = monitor_of(settings, has_validation=validation is not None)
         self.progress = Progress()
@@ -124,7 +126,7 @@ class Training:
         with self._events.phase("train", self._epoch):
             batches = reader.epoch(progress.epoch, first_step=progress.step)
             for batch in batches:
-                self._step(self._backend.train_step, batch, scores, began)
+                self._step(self._backend.train_step, reader, batch, scores, began)
                 progress.step += 1
                 progress.steps_total += 1
                 error, due = self.together.settled(self._stop(), self._due())
@@ -146,7 +148,7 @@ class Training:
         began = time.perf_counter()
         with self._events.phase("validation", self._epoch):
             for batch in reader.epoch(progress.epoch):
-                self._step(self._backend.evaluate_step, batch, scores, began)
+                self._step(self._backend.evaluate_step, reader, batch, scores, began)
                 error, due = self.together.settled(self._stop(), self._due())
                 if error or due:
                     self._save_last()
@@ -155,16 +157,21 @@ class Training:
         totals = self.together.total(self.together.of_each(scores.to_json()))
         return self._row("validation", scores, time.perf_counter() - began, totals)
 
-    def _step(self, step: Callable[..., StepResult], batch: Batch, scores: EpochScores, began: float) -> None:
+    def _step(
+        self, step: Callable[..., StepResult], reader: BatchReader, batch: Batch, scores: EpochScores, began: float
+    ) -> None:
+        cases = ", ".join(reader.case_ids[number] for number in np.unique(batch.cases))
+        self._channels.labels.check(batch.masks, where=cases)
         share = self.together.share(batch.images, batch.masks, batch.cases)
-        result = step(share.images, in_classes(share.masks, self._classes), whole=share.whole)
+        result = step(share.images, self._channels.targets(share.masks), whole=share.whole)
         if not math.isfinite(result.loss):
             raise SuiteError(
                 f"{self._paths.root}: loss is {result.loss} in epoch {self._epoch}, step {self.progress.step}; "
                 "training diverged: lower `learning_rate`"
             )
         if self.together.writes or not share.whole:
-            scores.add(share.cases, share.masks, result.probability, result.loss)
+            of_lesion = self._channels.probability(LESION, result.probability)
+            scores.add(share.cases, share.masks, of_lesion, result.loss)
         seconds = max(time.perf_counter() - began, 1e-9)
         # Of this process's shares: what all have is exchanged at the end of a pass.
         self._observer.step_done(scores.running_loss, scores.running_dice, self.together.size * scores.images / seconds)

@@ -33,9 +33,9 @@ class EpochScores:
         """Count one batch.
 
         cases: (N,). masks: (N, *spatial, 1); patches with one label each have no spatial axes, and no slice Dice.
-        probability: (N, *spatial, 1) of lesion, or (N, *spatial, 2) of background and lesion. loss: the batch's mean.
+        probability: (N, *spatial), of lesion. loss: the batch's mean.
         """
-        masks, probability = masks[..., 0], probability[..., -1]  # (N, *spatial, 1 or 2) -> (N, *spatial)
+        masks = masks[..., 0]  # (N, *spatial, 1) -> (N, *spatial)
         truth, prediction = masks > 0, probability >= self._threshold
         spatial = tuple(range(1, masks.ndim))
         per_image = [np.count_nonzero(each, axis=spatial) for each in (truth & prediction, truth, prediction)]

@@ -9,6 +9,7 @@ from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.registry import create
 from mspipeline.inference.cascade import predict_patches
 from mspipeline.inference.voxelwise import VoxelNetwork
+from mspipeline.labels import channels_of
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.ops import Conv, Input
@@ -58,7 +59,7 @@ def test_dense_probabilities_are_those_of_patches_and_of_numpy(name: str) -> Non
     image = random.normal(0, 2, (9, 12, 7, 2)).astype("f4")
     places = np.argwhere(np.ones(image.shape[:3], bool))
     backend = built(name, graph, weights)
-    patches = predict_patches(backend, image, places, (11, 11, 11), batch_size=126)
+    patches = predict_patches(backend, channels_of(graph, ()), image, places, (11, 11, 11), batch_size=126)
     found = VoxelNetwork(backend, graph, EXECUTION, inference="auto", memory_budget_mb=150)
     if found.costs is None:
         assert name == "pyeddl"

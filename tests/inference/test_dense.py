@@ -15,10 +15,24 @@ from mspipeline.inference.cascade import predict_cascade, predict_patches
 from mspipeline.inference.cost_model import CostModel
 from mspipeline.inference.dense import tile_program
 from mspipeline.inference.tiles import cut, deal, fitting_program, peak_bytes
-from mspipeline.inference.voxelwise import VoxelNetwork
+from mspipeline.inference.voxelwise import Inference, VoxelNetwork
+from mspipeline.labels import channels_of
 from mspipeline.models.catalogue import build
-from mspipeline.network.graph import Builder, Graph
-from mspipeline.network.ops import BatchNorm, Conv, Dense, Dropout, Flatten, Input, LeakyRelu, MaxPool, Relu, Softmax
+from mspipeline.network.graph import Builder, Graph, Node
+from mspipeline.network.ops import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    Input,
+    LeakyRelu,
+    MaxPool,
+    Op,
+    Relu,
+    Sigmoid,
+    Softmax,
+)
 from mspipeline.network.weights import Weights, initial_weights
 from mspipeline.volume import FloatArray
 
@@ -53,7 +67,7 @@ def both(network: VoxelNetwork, graph: Graph, image: FloatArray, places: np.ndar
     """What dense tiles say and what patches say."""
     size = graph.inputs[0].shape[:3]
     return network.predict(image, places, batch_size=64), predict_patches(
-        network.backend, image, places, (size[0], size[1], size[2]), batch_size=64, threads=2
+        network.backend, network.channels, image, places, (size[0], size[1], size[2]), batch_size=64, threads=2
     )
 
 
@@ -77,10 +91,17 @@ def uneven() -> Graph:
     return builder.graph(builder.add("probability", Softmax(), x))
 
 
+def ending_in(op: Op, graph: Graph) -> Graph:
+    """A network that gives logits, with what makes probabilities of them."""
+    (logits,) = graph.outputs
+    node = Node("probability", op, (logits,), graph[logits].shape)
+    return Graph(graph.name, (*graph.nodes, node), (node.name,))
+
+
 GRAPHS = {
     "cascade3d": NARROW,
-    "normalised_after_relu": build("cascade3d_report_tf", (11, 11, 11, 1), {}),
-    "one_logit": build("cascade3d_report_eddl", (7, 8, 9, 2), {}),
+    "normalised_after_relu": ending_in(Softmax(), build("cascade3d_report_tf", (11, 11, 11, 1), {})),
+    "one_logit": ending_in(Sigmoid(), build("cascade3d_report_eddl", (7, 8, 9, 2), {})),
     "nicms_on_small_patches": build("nicms", (7, 7, 7, 2), {"prelu": "channel"}),
     "uneven": uneven(),
 }
@@ -116,7 +137,8 @@ def test_a_few_candidates_far_apart_and_none_are_answered() -> None:
     network = VoxelNetwork(trained(NARROW), NARROW, EXECUTION, inference="dense", memory_budget_mb=150)
     told: list[int] = []
     dense = network.predict(image, places, batch_size=2, report=told.append)
-    assert np.abs(dense - predict_patches(network.backend, image, places, (11, 11, 11), batch_size=4)).max() < 1e-5
+    by_patches = predict_patches(network.backend, network.channels, image, places, (11, 11, 11), batch_size=4)
+    assert np.abs(dense - by_patches).max() < 1e-5
     assert told == sorted(told)
     assert told[-1] == len(places)
     assert network.predict(image, np.empty((0, 3), np.int64), batch_size=2).shape == (0,)
@@ -126,13 +148,19 @@ def test_a_few_candidates_far_apart_and_none_are_answered() -> None:
 def test_a_cascade_of_dense_stages_gives_the_map_of_patches() -> None:
     backend, image = trained(NARROW), volume(12, 11, 10, 2)
     places = np.argwhere(image[..., 0] > -1)
-    stages = [VoxelNetwork(backend, NARROW, EXECUTION, inference="dense") for _ in range(2)]
-    scores = np.sort(predict_patches(backend, image, places, (11, 11, 11), batch_size=256))
+    scores = np.sort(predict_patches(backend, channels_of(NARROW, ()), image, places, (11, 11, 11), batch_size=256))
     widest = len(scores) // 4 + int(np.argmax(np.diff(scores[len(scores) // 4 : -len(scores) // 4])))
     limit = float(scores[widest : widest + 2].mean())  # rounding moves no voxel across it
+    ways: tuple[Inference, ...] = ("dense", "patches")
     dense, patches = (
-        predict_cascade(each, image, places, (11, 11, 11), pass_above=limit, batch_size=256)
-        for each in (stages, [backend, backend])
+        predict_cascade(
+            [VoxelNetwork(backend, NARROW, EXECUTION, inference=how)] * 2,
+            image,
+            places,
+            pass_above=limit,
+            batch_size=256,
+        )
+        for how in ways
     )
     assert 0 < np.count_nonzero(patches) < len(places)
     assert np.abs(dense - patches).max() < 1e-5 * max(1, np.abs(patches).max())  # a logit may be above 1

@@ -135,7 +135,7 @@ def test_one_file_is_one_stage(stages: list[Layers], files: list[Path], tmp_path
     trained = load_cascade(run, "best", Execution(threads=2))
     assert len(trained.stages) == 1
     image = np.random.default_rng(0).standard_normal((11, 11, 11, 2)).astype(np.float32)
-    found = predict_cascade(trained.stages, image, np.array([[5, 5, 5]]), (11, 11, 11), pass_above=0.8, batch_size=1)
+    found = predict_cascade(trained.stages, image, np.array([[5, 5, 5]]), pass_above=0.8, batch_size=1)
     assert found[5, 5, 5] == pytest.approx(forward(stages[0], image.transpose(3, 0, 1, 2))[1], abs=1e-5)
 
 
@@ -252,7 +252,7 @@ def test_the_published_weights_find_real_lesions(real_data: Path, tmp_path: Path
     chosen = np.zeros(truth.shape, bool)
     chosen[box, :, z - 8 : z + 8] = True
     places = candidates(case.image[..., 1], trained.recipe.candidates_above, within=case.brain & chosen)
-    found = predict_cascade(trained.stages, case.image, places, (11, 11, 11), pass_above=0.8, batch_size=128, threads=2)
+    found = predict_cascade(trained.stages, case.image, places, pass_above=0.8, batch_size=128, threads=2)
     mask = found[chosen] >= 0.5
     dice = 2 * (mask & truth[chosen]).sum() / (mask.sum() + truth[chosen].sum())
     assert dice > 0.5

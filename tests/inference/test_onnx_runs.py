@@ -102,7 +102,7 @@ def test_what_cannot_be_imported_or_exported_is_one_line(
     write_onnx(cut, logits, initial_weights(logits, 0))
     refused = run("import", cut, "--shards", small_shards, "-o", new)
     assert refused.code == 65
-    assert "needs one probability a pixel, (32, 32, 1) by Sigmoid" in refused.error
+    assert "expected probabilities of a voxel, (32, 32, 1) of a sigmoid or (32, 32, 2) of a softmax" in refused.error
     assert run("import", exported, "--shape", "1x?", "-o", new).code == 2
     assert not new.exists()
     assert run("export", trained_run.run_folder, "--onnx", new, "--checkpoint", "worst").code == 2

@@ -192,7 +192,7 @@ def test_networks_and_losses_that_do_not_fit_patches_are_answered(patch_shards: 
     job = cascade_job(patch_shards, tmp_path)
     with pytest.raises(ConfigError, match="loss dice does not fit a network of 2 outputs"):
         run(cascade_job(patch_shards, tmp_path, loss="dice"))
-    with pytest.raises(ShapeError, match="training needs probabilities of a patch"):
+    with pytest.raises(ShapeError, match="expected probabilities of a patch"):
         run(job.model_copy(update={"model": ModelSettings(name="cascade3d_report_tf")}))
     with pytest.raises(ShapeError, match="takes 2-D images"):
         run(job.model_copy(update={"model": ModelSettings(name="unet2d")}))

@@ -164,7 +164,7 @@ def test_images_that_the_network_cannot_take_are_answered(
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("deeplabv3", "needs probabilities of a voxel"), ("nnunet3d", "takes 3-D images")]
+    ("name", "words"), [("deeplabv3", "expected probabilities of a voxel"), ("nnunet3d", "takes 3-D images")]
 )
 def test_a_network_that_gives_no_probability_a_pixel_is_answered(train_job: TrainJob, name: str, words: str) -> None:
     with pytest.raises(ShapeError, match=words):

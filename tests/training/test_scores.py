@@ -11,11 +11,15 @@ def batch(*slices: list[list[float]]) -> np.ndarray:
     return np.array(slices, np.float32)[..., None]  # (N, 1, W) -> (N, 1, W, 1)
 
 
+def found(*slices: list[list[float]]) -> np.ndarray:
+    return np.array(slices, np.float32)  # (N, 1, W)
+
+
 def filled() -> EpochScores:
     scores = EpochScores(cases=3, threshold=0.5)
     # Case 0 over two slices: 1 true positive, 1 false positive, 1 false negative. Case 1: nothing anywhere.
-    scores.add(np.array([0, 1]), batch([[1, 0, 0]], [[0, 0, 0]]), batch([[0.9, 0.6, 0.1]], [[0.1, 0.2, 0.3]]), 0.5)
-    scores.add(np.array([0]), batch([[1, 0, 0]]), batch([[0.4, 0.0, 0.0]]), 0.2)
+    scores.add(np.array([0, 1]), batch([[1, 0, 0]], [[0, 0, 0]]), found([[0.9, 0.6, 0.1]], [[0.1, 0.2, 0.3]]), 0.5)
+    scores.add(np.array([0]), batch([[1, 0, 0]]), found([[0.4, 0.0, 0.0]]), 0.2)
     return scores
 
 
@@ -47,12 +51,12 @@ def test_scores_go_on_from_their_json() -> None:
     scores.restore(json.loads(json.dumps(filled().to_json())))
     again = filled()
     for each in (scores, again):
-        each.add(np.array([2]), batch([[1, 1, 1]]), batch([[0.7, 0.7, 0.2]]), 0.1)
+        each.add(np.array([2]), batch([[1, 1, 1]]), found([[0.7, 0.7, 0.2]]), 0.1)
     assert scores.summary() == again.summary()
     assert scores.running_dice == again.running_dice == pytest.approx(2 * 3 / (2 * 3 + 1 + 2))
 
 
 def test_a_pass_without_lesions_has_no_dice() -> None:
     scores = EpochScores(cases=1, threshold=0.5)
-    scores.add(np.array([0]), batch([[0, 0]]), batch([[0.1, 0.1]]), 0.1)
+    scores.add(np.array([0]), batch([[0, 0]]), found([[0.1, 0.1]]), 0.1)
     assert math.isnan(scores.summary()["dice"])
