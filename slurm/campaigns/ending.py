@@ -38,6 +38,7 @@ from mspipeline.telemetry.shard import read_stream
 
 STOP_SIGNALS = (1, 2, 10, 12, 15)  # HUP INT USR1 USR2 TERM: somebody asked, nothing went wrong
 INTERRUPTED_CODES = (Preempted.exit_code, Interrupted.exit_code, *(128 + number for number in STOP_SIGNALS))
+KILLED = 128 + 9
 GIB = 2**30
 MARGIN = 1.25
 _NEAR = 0.9
@@ -136,7 +137,7 @@ def ending_of(
         # SLURM puts such a job back itself, unless the cluster's PreemptMode is CANCEL or a requeue was refused.
         again = _word(submission, attempt) in ("PREEMPTED", "TIMEOUT", "NODE_FAIL")
         return ending("interrupted", "preempted, its state saved", again=True) if again else None
-    if code not in (None, 137):
+    if code not in (None, KILLED):
         return None
     if _full(cell_folder):
         return ending("failed", f"no space: {cell_folder} cannot be written; free some")
@@ -180,7 +181,7 @@ def _memory(
     if told:
         return _advice("killed by its memory limit", max(int(peak) for peak, _ in told), int(told[0][1]) / GIB)
     last = log_text.strip().rpartition("\n")[2]
-    if attempt.exit_code not in (None, 137):
+    if attempt.exit_code not in (None, KILLED):
         python = "MemoryError" in last
         return _advice("memory ran out", _sampled(cell_folder), allowed.mem_gb) if python else ""
     peak = _sampled(cell_folder)

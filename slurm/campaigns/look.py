@@ -59,14 +59,14 @@ class Look:
         self._done.pop(cell.id, None)
         try:
             files = self._read(cell, changed)
-            lives, waits = liveness(cell, files)
-            if lives is not None:
+            found = liveness(cell, files)
+            if found is not None:
                 # Again: what ended since the first look has left its last word.
                 changed = _changed(cell) or changed
                 files = self._read(cell, changed)
         except RunFolderError as error:
             return unreadable(cell, error)
-        state = state_of(cell, files, lives, waits)
+        state = state_of(cell, files, found)
         if files.done and _settled(changed):
             self._done[cell.id] = changed, state
             self._files.pop(cell.id, None)

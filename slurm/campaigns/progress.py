@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any, Literal
 from mspipeline.errors import BackendError, DataError, RunFolderError, StorageError
 from mspipeline.files import read_json
 from mspipeline.runs import RunPaths, read_rows
-from mspipeline.slurm.campaigns.ending import INTERRUPTED_CODES, Ending, read_ending
+from mspipeline.slurm.campaigns.ending import INTERRUPTED_CODES, KILLED, Ending, read_ending
 from mspipeline.slurm.cells import Cell
 from mspipeline.slurm.inside.attempt import AttemptRecord, read_attempt
+from mspipeline.slurm.lock import held
+from mspipeline.slurm.submission import submit
 from mspipeline.slurm.submission.queue import QUEUE
-from mspipeline.slurm.submission.submit import Submission, begun, queued, read_submission, running
+from mspipeline.slurm.submission.submit import Submission, begun, read_submission
 from mspipeline.telemetry.schema import EPOCHS
 
 State = Literal["pending", "running", "done", "interrupted", "failed", "absent"]
@@ -24,6 +27,9 @@ STARTING = "starting"
 WAITING = "waiting"
 COMES_BACK = f"{WAITING} to continue"  # preempted, requeued, or warned of its time limit
 _TAIL_BYTES = 8192
+Place = Literal["over", "waits", "on a node", "unknown"]
+"""Where a job is. over: no longer in the queue. unknown: nobody answers."""
+_WAITING_STATES = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +89,17 @@ class CellFiles:
         """Whether these files alone make the cell `done`, whatever the queue says."""
         return self.trained and self.evaluated and (self.attempt is None or self.attempt.exit_code is not None)
 
-    @property
-    def submitted_alone(self) -> bool:
-        """Whether the job that the cell was last handed to has not begun."""
-        return self.submission is not None and (self.attempt is None or self.attempt.job_id != self.submission.job_id)
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """What no file tells of a cell. locked: whether its attempt holds the lock, as far as this host can see.
+
+    own: where the attempt's job is. later: where a job is that is to go on with the cell after that one.
+    """
+
+    locked: bool
+    own: Place
+    later: Place
 
 
 def read_files(cell: Cell) -> CellFiles:
@@ -110,12 +123,12 @@ def cell_state(cell: Cell) -> CellState:
     """The state of one cell now; one whose own files cannot be read is `failed`, with the reason as its message."""
     try:
         files = read_files(cell)
-        lives, waits = liveness(cell, files)
-        if lives is not None:
+        found = liveness(cell, files)
+        if found is not None:
             files = read_files(cell)  # again: what ended since the first look has left its last word
     except RunFolderError as error:
         return unreadable(cell, error)
-    return state_of(cell, files, lives, waits)
+    return state_of(cell, files, found)
 
 
 def unreadable(cell: Cell, error: RunFolderError) -> CellState:
@@ -123,27 +136,61 @@ def unreadable(cell: Cell, error: RunFolderError) -> CellState:
     return CellState(cell.id, "failed", message=str(error), epochs=cell.train.training.epochs)
 
 
-def liveness(cell: Cell, files: CellFiles) -> tuple[bool | None, bool]:
-    """Whether the cell's last attempt lives, and whether its job is still in the queue; (None, False) if `files` do.
-
-    Asks the lock of an attempt on this host and the scheduler.
-    """
+def liveness(cell: Cell, files: CellFiles) -> Liveness | None:
+    """What the lock and the scheduler say of a cell; None where its files alone tell its state."""
     attempt, submission = files.attempt, files.submission
     if files.done or (attempt is None and submission is None):
-        return None, False
-    lives = attempt is not None and running(attempt, submission, cell.train.run_folder)
-    ended_early = attempt is not None and attempt.exit_code in (None, *INTERRUPTED_CODES)
-    waits = submission is not None and (files.submitted_alone or ended_early) and queued(submission)
-    return lives, waits
+        return None
+    own: Place = "over"
+    jobs = [] if submission is None else list(submission.jobs)
+    locked = False
+    if attempt is not None:
+        here = attempt.host == socket.gethostname()
+        locked = here and attempt.exit_code is None and held(cell.train.run_folder / "lock")
+        own = _place_of_attempt(attempt, submission, here=here)
+        if attempt.job_id in jobs:
+            jobs = jobs[jobs.index(attempt.job_id) + 1 :]
+    return Liveness(locked, own, "over" if submission is None else _place(submission, jobs))
 
 
-def state_of(cell: Cell, files: CellFiles, lives: bool | None, waits: bool) -> CellState:
+def _place_of_attempt(attempt: AttemptRecord, submission: Submission | None, *, here: bool) -> Place:
+    """Where the job of an attempt is, also of one that nobody could record when it was submitted."""
+    if submission is not None and submission.executor == "local":
+        return _place(submission, [attempt.job_id]) if attempt.job_id == submission.job_id else "over"
+    if attempt.node is None:
+        return "over" if here else "unknown"
+    place = _place_in_queue(attempt.job_id)
+    return "over" if place == "unknown" and here and submission is None else place  # then the lock tells
+
+
+def _place(submission: Submission, jobs: Sequence[str]) -> Place:
+    """Where these jobs of a submission are: on a node where one of them is, in the queue where one still waits."""
+    if not jobs:
+        return "over"
+    if submission.executor == "local":
+        return "on a node" if submit.queued(submission) else "over"
+    places = [_place_in_queue(job) for job in jobs]
+    order: tuple[Place, ...] = ("on a node", "waits", "unknown")
+    return next((each for each in order if each in places), "over")
+
+
+def _place_in_queue(job_id: str) -> Place:
+    state = QUEUE.state(job_id)
+    if state is None:
+        return "over"
+    if state == "UNKNOWN":
+        return "unknown"
+    return "waits" if state in _WAITING_STATES else "on a node"
+
+
+def state_of(cell: Cell, files: CellFiles, found: Liveness | None) -> CellState:
     """The state that follows from a cell's files and from what `liveness` says."""
-    state, message = _judge(files, bool(lives), waits)
+    state, message = _judge(files, found or Liveness(False, "over", "over"))
     attempt = files.attempt
     log = _latest_log(attempt, files.submission)
     if state == "running" and files.submission is not None and files.submission.executor == "slurm":
-        message = "; ".join(filter(None, [message, QUEUE.remark(files.submission.job_id)]))
+        asked = attempt.job_id if attempt is not None and found and found.own != "over" else files.submission.job_id
+        message = "; ".join(filter(None, [message, QUEUE.remark(asked)]))
     if state in ("failed", "interrupted") and log is not None:
         message = ": ".join([message, *last_lines(log, 1)])
     return CellState(
@@ -179,16 +226,22 @@ def last_lines(log: Path, count: int) -> list[str]:
     return [line for line in lines if line and not line.startswith("submitit ")][-count:]
 
 
-def _judge(files: CellFiles, lives: bool, waits: bool) -> tuple[State, str]:
-    """State, and a word on it but for what the log says."""
+def _judge(files: CellFiles, found: Liveness) -> tuple[State, str]:
+    """State, and a word on it but for what the log says.
+
+    A job that waits again tells more than the last word of its attempt, which may have been killed with its node.
+    """
     attempt, submission = files.attempt, files.submission
-    if attempt is not None and attempt.exit_code is None and (lives or waits):
+    if attempt is not None and attempt.exit_code is None and (found.locked or found.own in ("on a node", "unknown")):
         return "running", "evaluating" if files.trained else "training"
     if files.trained and files.evaluated:
         return "done", ""
-    if waits and not files.submitted_alone and submission is not None and submission.executor == "slurm":
-        return "running", COMES_BACK
-    if submission is not None and files.submitted_alone and waits:
+    on_slurm = submission is None or submission.executor == "slurm"
+    if attempt is not None and on_slurm:
+        early = attempt.exit_code in INTERRUPTED_CODES
+        if found.own == "waits" or (early and found.own != "over"):
+            return "running", COMES_BACK
+    if found.later != "over":
         return "running", STARTING
     if files.ending is not None:
         return files.ending.state, files.ending.message
@@ -200,6 +253,9 @@ def _judge(files: CellFiles, lives: bool, waits: bool) -> tuple[State, str]:
         return "interrupted", "its job ended without a word"
     if attempt.exit_code in INTERRUPTED_CODES:
         return "interrupted", f"stopped with code {attempt.exit_code}"
+    if attempt.exit_code == KILLED:
+        # Whether it is run again is for the campaign to find out; nobody has asked yet.
+        return "interrupted", f"killed on {attempt.node or attempt.host} (SIGKILL)"
     if attempt.exit_code == 0:
         missing = (
             RunPaths(Path()).cases.name if files.trained else f"a {RunPaths(Path()).record.name} that says complete"

@@ -86,7 +86,14 @@ def test_a_cell_trained_but_not_evaluated_is_not_done(cell):
 
 @pytest.mark.parametrize(
     ("code", "state"),
-    [(75, "interrupted"), (130, "interrupted"), (143, "interrupted"), (137, "failed"), (1, "failed"), (65, "failed")],
+    [
+        (75, "interrupted"),
+        (130, "interrupted"),
+        (143, "interrupted"),
+        (137, "interrupted"),
+        (1, "failed"),
+        (65, "failed"),
+    ],
 )
 def test_an_exit_code_tells_a_stop_from_a_failure(cell, code, state):
     write_attempt(cell, exit_code=code)

@@ -1,0 +1,129 @@
+"""What `status` says of cells that nobody follows, on a real SLURM: the truth, whoever was killed."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from mspipeline.display.campaigns import word_of
+from mspipeline.slurm.campaigns.campaign import Campaign
+from mspipeline.slurm.inside.attempt import read_attempt
+from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.submission.queue import QUEUE
+from mspipeline.slurm.submission.submit import read_submission
+from tests.slurm.campaign_program import cell_commands
+from tests.slurm.process_watch import processes_of, wait_for
+
+pytestmark = pytest.mark.slurm
+
+SITE = Site(name="cluster", executor="slurm", partitions={"cpu": Partition(cpus=1, mem_gb=0.5, time_min=5)}, warn_s=30)
+ELSEWHERE = "another-host"
+
+
+@pytest.fixture
+def cell(cluster, make_campaign):
+    """A campaign of one cell that was handed over, trains, and that no process follows."""
+
+    class Cell:
+        def __init__(self):
+            self.campaign = make_campaign(site=SITE, seeds=(0,), epochs=40)
+            self.folder = self.campaign.cells[0].train.run_folder
+            self.campaign.submit(commands=cell_commands("--epoch-seconds", "0.3"))
+            self.job = read_submission(self.folder).job_id
+            wait_for(lambda: self.epochs(), 60)
+
+        def epochs(self):
+            path = self.folder / "epochs.txt"
+            return path.read_text().splitlines() if path.exists() else []
+
+        def state(self):
+            QUEUE.forget()
+            (state,) = Campaign.open(self.campaign.folder).state()
+            return word_of(state), state.message
+
+        def kill(self, *words):
+            """KILL for all its processes, or those alone whose command line has one of the words."""
+            for process in processes_of(self.campaign.folder):
+                if not words or any(word in " ".join(process.cmdline()) for word in words):
+                    os.kill(process.pid, signal.SIGKILL)
+
+        def seen_from_another_host(self):
+            """As a login node sees it, which can tell nothing from the lock of a node."""
+            path = self.folder / "cell.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), "host": ELSEWHERE}))
+
+        def in_the_queue(self):
+            return cluster.run("squeue", "-h", "-j", self.job, "-o", "%T").strip()
+
+    return Cell()
+
+
+def test_a_cell_whose_node_died_waits_in_the_queue_and_does_not_train(cluster, cell):
+    node = read_attempt(cell.folder).node
+    assert cell.state() == ("running", "training")
+    cluster.kill_node(node)
+    try:
+        cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=dead")
+        wait_for(lambda: cell.in_the_queue() == "PENDING", 60)
+        assert read_attempt(cell.folder).exit_code is None  # it could leave no word
+        assert cell.state() == ("waiting", "waiting to continue")
+        cell.seen_from_another_host()
+        assert cell.state() == ("waiting", "waiting to continue")
+        (cell.folder / "submission.json").unlink()  # as if the sweep had been killed before it could write it
+        assert cell.state() == ("waiting", "waiting to continue")
+    finally:
+        cluster.run("scancel", cell.job)
+        cluster.start_node(node)
+
+
+def test_a_cell_whose_program_was_killed_is_interrupted_and_resume_goes_on_with_it(cell):
+    cell.kill("cell_program.py")
+    wait_for(lambda: cell.in_the_queue() == "", 60)
+    attempt = read_attempt(cell.folder)
+    assert attempt.exit_code == 128 + signal.SIGKILL
+    assert cell.state()[0] == "interrupted"
+    assert cell.state()[1].startswith(f"killed on {attempt.node} (SIGKILL)")
+    (last,) = cell.campaign.run(commands=cell_commands(), poll_s=0.1)
+    assert (last.state, last.attempt) == ("done", 1)
+    assert cell.epochs() == [str(epoch) for epoch in range(1, 41)]
+
+
+def test_a_cell_of_which_everything_was_killed_is_interrupted(cell):
+    cell.kill()
+    wait_for(lambda: cell.in_the_queue() == "", 60)
+    assert cell.state()[0] == "interrupted"
+    assert cell.state()[1].startswith("its job ended without a word")
+
+
+def test_a_job_that_is_put_back_after_its_cell_was_killed_waits(cluster, cell):
+    cell.kill("cell_program.py")
+    wait_for(lambda: cell.in_the_queue() == "", 60)
+    cluster.run("scontrol", "requeue", cell.job)
+    wait_for(lambda: cell.in_the_queue() == "PENDING", 60)
+    assert cell.state() == ("waiting", "waiting to continue")
+
+
+def test_a_job_that_follows_a_killed_one_waits_and_does_not_train_yet(cluster, cell):
+    cell.kill()
+    wait_for(lambda: cell.in_the_queue() == "", 60)
+    cluster.run("scontrol", "update", "partitionname=cpu", "state=down")  # what is submitted has to wait
+    try:
+        cell.campaign.submit(commands=cell_commands())
+        assert read_attempt(cell.folder).exit_code is None
+        word, message = cell.state()
+        assert (word, message.partition(";")[0]) == ("waiting", "starting")
+        cluster.run("scancel", read_submission(cell.folder).job_id)
+        wait_for(lambda: not cluster.run("squeue", "-h"), 60)
+        assert cell.state()[0] == "interrupted"
+    finally:
+        cluster.run("scontrol", "update", "partitionname=cpu", "state=up")
+
+
+def test_a_running_job_that_nobody_could_record_runs(cluster, cell):
+    """The sweep was killed between sbatch and the file that says so."""
+    cell.seen_from_another_host()
+    (cell.folder / "submission.json").unlink()
+    assert cell.state() == ("running", "training")
+    cluster.run("scancel", cell.job)
+    wait_for(lambda: cell.in_the_queue() == "" and not processes_of(cell.campaign.folder), 60)
