@@ -236,8 +236,11 @@ def _say(problem: Any, schema: type[BaseModel]) -> str:
     """One validation problem in words."""
     location = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
-        received = "" if problem["type"] == "missing" else f"; received: {problem['input']!r}"
-        return f"{location or 'file'}: {problem['msg'][0].lower()}{problem['msg'][1:]}{received}"
+        message = problem["msg"].removeprefix("Value error, ")
+        # Our own validators name what they received, and a whole table is no answer to anybody.
+        named = problem["type"] in ("missing", "value_error") or isinstance(problem["input"], Mapping)
+        received = "" if named else f"; received: {problem['input']!r}"
+        return f"{location}{': ' if location else ''}{message[0].lower()}{message[1:]}{received}"
     owner = _owner(schema, problem["loc"][:-1])
     key = str(problem["loc"][-1])
     return f"unknown key {location!r}" + (f"; {nearest(key, list(owner.model_fields))}" if owner else "")

@@ -27,7 +27,8 @@ def examine(site: str, *, probe: bool = False) -> list[Finding]:
 
     probe: start a short job on each of the site's partitions too; else nothing is changed.
     """
-    return [_python(), _machine(), _disk(), *(_backend(name) for name in BACKENDS), _gpu(), *_site(site, probe)]
+    here = [_python(), _machine(), _disk(), *(_backend(name) for name in BACKENDS), _gpu()]
+    return [*here, *examine_site(site, probe=probe)]
 
 
 def _python() -> Finding:
@@ -66,7 +67,8 @@ def _backend(name: str) -> Finding:
     result = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        return Finding(f"backend {name}", "broken", f"{found.version} does not run: {reason}", "reinstall its extra")
+        remedy = f"install it again: {BACKENDS[name].remedy}"
+        return Finding(f"backend {name}", "broken", f"{found.version} does not run: {reason}", remedy)
     return Finding(f"backend {name}", "ok", f"{found.version}, on {result.stdout.strip()}")
 
 
@@ -78,11 +80,12 @@ def _gpu() -> Finding:
     return Finding("GPU", "ok", ", ".join(names))
 
 
-def _site(name: str, probe: bool) -> list[Finding]:
+def examine_site(name: str, *, probe: bool = False) -> list[Finding]:
+    """Look at a site, built-in or of a file, and its live cluster. probe: as in `examine`."""
     try:
         site = load_site(name)
     except SuiteError as error:
-        return [Finding(f"site {name}", "broken", str(error), "mend the site file")]
+        return [Finding("site", "broken", str(error), "correct the site file, or name another one")]
     if site.executor == "local":
         return [Finding(f"site {name}", "ok", "runs cells on this machine, one at a time unless it says otherwise")]
     return [*site_findings(site), *(probe_site(site, Path.cwd()) if probe else ())]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mspipeline.display.campaigns import campaign_eta_s, print_states, screen, summary, word_of
+from mspipeline.display.campaigns import LiveStates, campaign_eta_s, print_states, screen, summary, word_of
 from mspipeline.slurm.campaigns.progress import CellState
 
 
@@ -82,3 +82,29 @@ def test_a_narrow_terminal_cuts_names_and_keeps_numbers() -> None:
     (row,) = [line for line in shown([state], lines=24, columns=80)[:-1] if "interrupted" in line]
     assert len(row) <= 80
     assert row.split()[1:] == ["interrupted", "-", "3/10", "0.500", "-", "-", "0"]
+
+
+def test_without_a_terminal_a_cell_has_a_line_for_each_change_of_its_state_and_none_for_an_epoch() -> None:
+    written = io.StringIO()
+    live = LiveStates(Console(file=written, width=300, soft_wrap=True, highlight=False))
+    story: list[dict[str, Any]] = [
+        {},
+        {"state": "running", "message": "starting"},
+        {"state": "running", "message": "training", "node": "c1"},
+        *({"state": "running", "message": "training", "node": "c1", "epoch": epoch} for epoch in (1, 2, 3)),
+        {"state": "running", "message": "waiting to continue", "node": "c1", "epoch": 3},
+        {"state": "running", "message": "evaluating", "node": "c2", "epoch": 10, "train_dice": 0.75},
+        {"state": "done", "node": "c2", "epoch": 10, "train_dice": 0.75, "validation_dice": 0.5},
+    ]
+    with live:
+        for number, now in enumerate(story):
+            ended = cell("b", "failed", "code 65: error:\nno scans") if number > 4 else cell("b")
+            live([cell("a", **now), ended])
+    assert written.getvalue().splitlines() == [
+        "a: waiting, epoch 0/10, Dice - train, - validation",
+        "a: running on c1, epoch 0/10, Dice - train, - validation",
+        "b: failed, epoch 0/10, Dice - train, - validation; code 65: error: no scans",
+        "a: waiting, epoch 3/10, Dice - train, - validation",
+        "a: running on c2, epoch 10/10, Dice 0.750 train, - validation",
+        "a: done, epoch 10/10, Dice 0.750 train, 0.500 validation",
+    ]

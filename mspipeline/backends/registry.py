@@ -40,7 +40,7 @@ BACKENDS: dict[str, BackendEntry] = {
     "pyeddl": BackendEntry(
         "mspipeline.backends.eddl.backend:EddlBackend",
         (("pyeddl", ("pyeddl",)),),
-        "it comes with its own image; see docs/guide.md, PyEDDL",
+        "there is no wheel: build EDDL and compile PyEDDL as docs/guide.md says, section PyEDDL",
     ),
     "onnxruntime": BackendEntry(
         "mspipeline.backends.onnxruntime:OnnxRuntimeBackend",

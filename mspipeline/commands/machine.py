@@ -15,8 +15,16 @@ def doctor(
     probe: Annotated[bool, typer.Option("--probe", help="Start a job of ten seconds on each partition.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what works here and what is missing, and hold a site against its live cluster."""
+    """Say what works here and what is missing, and hold a site against its live cluster.
+
+    It ends with exit code 78 where anything is broken.
+    """
     from mspipeline.display import print_findings
     from mspipeline.doctor import examine
+    from mspipeline.errors import ConfigError
 
-    print_findings(examine(site, probe=probe), as_json=as_json)
+    findings = examine(site, probe=probe)
+    print_findings(findings, as_json=as_json)
+    broken = [finding.what for finding in findings if finding.state == "broken"]
+    if broken:
+        raise ConfigError(f"doctor: broken: {', '.join(broken)}; do what the lines above say")

@@ -88,13 +88,16 @@ def screen(states: Sequence[CellState], only: Sequence[str], console: Console) -
 
 
 class LiveStates:
-    """Observer of a campaign: a table redrawn in place on a terminal, a line per change elsewhere."""
+    """Observer of a campaign: a table redrawn in place on a terminal, a line for each cell's change of state elsewhere.
+
+    An epoch is no change of state: a file or a CI log of 10,000 cells must stay readable.
+    """
 
     def __init__(self, console: Console = stderr, only: Sequence[str] = ()) -> None:
         self._console = console
         self._only = only
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-        self._said: dict[str, tuple[str, int]] = {}
+        self._said: dict[str, str] = {}
 
     def __enter__(self) -> LiveStates:
         if self._live is not None:
@@ -112,13 +115,22 @@ class LiveStates:
             self._live.update(screen(states, self._only, self._console), refresh=True)
             return
         for state in _chosen(states, self._only):
-            now = (word_of(state), state.epoch)
-            if self._said.get(state.id, ("pending", 0)) != now:
-                self._said[state.id] = now
-                self._console.print(
-                    f"{state.id}: {now[0]}, epoch {state.epoch}/{state.epochs}, Dice {show(state.train_dice)} "
-                    f"train, {show(state.validation_dice)} validation"
-                )
+            word = word_of(state)
+            if self._said.get(state.id, "pending") != word:
+                self._said[state.id] = word
+                self._console.print(line_of(state))
+
+
+def line_of(state: CellState) -> str:
+    """A cell in one line, without an end: `unet2d-jax-s0: running on c1, epoch 3/12, Dice 0.71 train, - validation`."""
+    where = f" on {state.node}" if state.node and state.state == "running" and not state.waits else ""
+    line = (
+        f"{state.id}: {word_of(state)}{where}, epoch {state.epoch}/{state.epochs}, Dice {show(state.train_dice)} "
+        f"train, {show(state.validation_dice)} validation"
+    )
+    if state.state in ("failed", "interrupted", "absent") and state.message:
+        line += f"; {' '.join(state.message.split())}"
+    return line
 
 
 def _chosen(states: Sequence[CellState], only: Sequence[str]) -> list[CellState]:

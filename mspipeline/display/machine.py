@@ -21,7 +21,7 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
         print_json([asdict(finding) for finding in findings])
         return
     for finding in findings:
-        style = {"ok": "green", "missing": "yellow", "broken": "bold red"}[finding.state]
+        style = {"ok": "green", "missing": "yellow", "warning": "yellow", "broken": "bold red"}[finding.state]
         stdout.print(Text.assemble((f"{finding.state:7}", style), f" {finding.what}: {finding.detail}"))
         if finding.remedy:
             stdout.print(f"        -> {finding.remedy}")

@@ -21,13 +21,17 @@ Gres = Mapping[tuple[str, str], int]
 
 @dataclass(frozen=True)
 class Node:
-    """What one node offers. mem_mib: what SLURM hands out of it. up: whether jobs can start on it, now or later."""
+    """What one node offers. mem_mib: what SLURM hands out of it. up: whether jobs can start on it as it is.
+
+    state: in SLURM's words, `IDLE+DRAIN`.
+    """
 
     name: str
     up: bool
     cpus: int
     mem_mib: int
     gres: Gres
+    state: str = "IDLE"
 
     def has_gres(self, wanted: Gres) -> bool:
         """Whether one job could be given that much: a name without a type is any type's."""
@@ -164,6 +168,7 @@ def _node(fields: Mapping[str, str]) -> Node:
         cpus=int(fields.get("CPUEfctv") or fields.get("CPUTot") or 1),
         mem_mib=int(fields.get("RealMemory", 1)) - (_number(fields.get("MemSpecLimit", "")) or 0),
         gres=gres(fields.get("Gres", "")),
+        state=state,
     )
 
 

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mspipeline.config import nearest
 from mspipeline.errors import ConfigError
-from mspipeline.slurm.checks.cluster_facts import ClusterFacts, PartitionFacts, ask_cluster, gres, gres_words
+from mspipeline.slurm.checks.cluster_facts import ClusterFacts, Node, PartitionFacts, ask_cluster, gres, gres_words
 from mspipeline.slurm.checks.finding import Finding
 from mspipeline.slurm.checks.host_check import ON_NODES, host_findings, image_findings
 from mspipeline.slurm.site import Partition, Site
 
+SHOWN_NODES = 4
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 
 
@@ -38,7 +39,7 @@ def site_findings(site: Site) -> list[Finding]:
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
     if absent:
         remedy = "work on a login node of the cluster, or load the module that has SLURM"
-        return [Finding("SLURM", "missing", f"no {', '.join(absent)} on the PATH", remedy)]
+        return [Finding("SLURM", "broken", f"no {', '.join(absent)} on the PATH", remedy)]
     try:
         facts = ask_cluster(getpass.getuser())
     except ConfigError as error:
@@ -68,6 +69,7 @@ def scheduler_findings(site: Site, facts: ClusterFacts) -> list[Finding]:
             continue
         qos, account = wanted.qos or site.qos, wanted.account or site.account
         wrong = [*_limits(there, wanted), *_admission(there, account, qos)]
+        waits = [] if wrong else _hindered(there, wanted)
         longest = (facts.qos or {}).get(qos or "")
         if longest is not None and wanted.time_min is not None and wanted.time_min > longest:
             wrong.append(
@@ -77,7 +79,8 @@ def scheduler_findings(site: Site, facts: ClusterFacts) -> list[Finding]:
             Finding(f"partition {name!r}", "broken", detail, f"{remedy} in {where} of the site file")
             for detail, remedy in wrong
         ]
-        if not wrong:
+        found += [Finding(f"partition {name!r}", "warning", detail, remedy) for detail, remedy in waits]
+        if not wrong and not waits:
             found.append(Finding(f"partition {name!r}", "ok", _described(there)))
         if wanted.device == "gpu" and wanted.gres is None:
             found.append(
@@ -92,14 +95,17 @@ def scheduler_findings(site: Site, facts: ClusterFacts) -> list[Finding]:
 
 
 def _limits(there: PartitionFacts, wanted: Partition) -> list[tuple[str, str]]:
-    """What a cell asks of a partition above what that has, with what to do."""
+    """What a cell asks of a partition above what that has, with what to do.
+
+    A node that is down or drained counts: it comes back, and what it has can be asked for.
+    """
     wrong = []
-    if there.state != "UP":
-        wrong.append((f"its state is {there.state}: nothing starts there", "wait for it, or name another partition"))
-    up = [node for node in there.nodes if node.up]
-    if not up:
-        wrong.append((f"none of its {len(there.nodes)} nodes is up", "wait for them, or name another partition"))
-    nodes = up or there.nodes
+    if there.state in ("DRAIN", "INACTIVE"):  # where it is DOWN, it takes jobs and keeps them
+        wrong.append((f"its state is {there.state}: it takes no jobs", "wait for it, or name another partition"))
+    if not there.nodes:
+        wrong.append(("it has no nodes", "name another partition"))
+        return wrong
+    nodes = there.nodes
     most_cpus = _least(max((node.cpus for node in nodes), default=0), there.max_cpus)
     most_mib = _least(max((node.mem_mib for node in nodes), default=0), there.max_mem_mib)
     asked = gres(wanted.gres or "")
@@ -117,10 +123,31 @@ def _limits(there: PartitionFacts, wanted: Partition) -> list[tuple[str, str]]:
         wrong.append((f"{asked_gb}, but a node offers {offers} at most", f"lower mem_gb{less}"))
     if not any(node.has_gres(asked) for node in nodes):
         wrong.append((f"gres {wanted.gres!r}: no node has that; its nodes have {_gres_of(there)}", "correct gres"))
-    fits = any(node.cpus >= cpus and node.mem_mib >= mem_mib and node.has_gres(asked) for node in nodes)
-    if len(wrong) == single and nodes and not fits:
+    if len(wrong) == single and not any(_can_run(node, wanted) for node in nodes):
         wrong.append(("no single node has that many cpus, that memory and that gres", "ask for less"))
     return wrong
+
+
+def _can_run(node: Node, wanted: Partition) -> bool:
+    """Whether a node, empty and in service, could run one job: a cell, or the cells that are packed into one."""
+    cpus, mem_mib = (wanted.cpus or 1) * wanted.pack, (wanted.mem_gb or 0) * 1024 * wanted.pack
+    return node.cpus >= cpus and node.mem_mib >= mem_mib and node.has_gres(gres(wanted.gres or ""))
+
+
+def _hindered(there: PartitionFacts, wanted: Partition) -> list[tuple[str, str]]:
+    """Why cells would wait in a partition that takes them: it is closed for now, or the nodes for them are."""
+    remedy = "wait for the site's staff, or name another partition"
+    if there.state != "UP":
+        return [(f"its state is {there.state}: cells wait until it is up", remedy)]
+    able = [node for node in there.nodes if _can_run(node, wanted)]
+    if any(node.up for node in able):
+        return []
+    states = ", ".join(f"{node.name} {node.state.lower()}" for node in able[:SHOWN_NODES])
+    more = f" and {len(able) - SHOWN_NODES} more" if len(able) > SHOWN_NODES else ""
+    which = (
+        f"none of its {len(there.nodes)} nodes" if len(able) == len(there.nodes) else "no node that could run a cell"
+    )
+    return [(f"{which} is in service ({states}{more}): cells wait until one is", f"{remedy}; `sinfo -R` says why")]
 
 
 def _admission(there: PartitionFacts, account: str | None, qos: str | None) -> list[tuple[str, str]]:

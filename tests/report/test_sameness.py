@@ -74,7 +74,7 @@ def test_another_image_size_is_said(tables_folder: Write) -> None:
 
 
 def test_a_backend_that_is_absent_keeps_its_column_and_says_what_brings_it(tables_folder: Write) -> None:
-    why = "backend pyeddl needs pyeddl, not installed here; it comes with its own image"
+    why = "backend pyeddl needs pyeddl, not installed here; there is no wheel: build it"
     gone = run("pyeddl", status="failed", device="", problem=why, train_epoch_seconds=None)
     comparison = compared(tables_folder, run("tensorflow", TO_JAX), run("jax", TO_JAX), gone)
     assert [group.label for group in comparison.groups][1] == "unet2d(base_width=8), pyeddl"

@@ -109,17 +109,22 @@ def node_of(campaign, attempt):
 
 @pytest.mark.slurm
 def test_of_two_that_take_over_a_dead_campaign_one_does_and_no_cell_runs_twice(cluster, make_campaign, start_campaign):
-    campaign = make_campaign(site=SITE, epochs=6)
-    process = start_campaign(campaign, "--epoch-seconds", "1.0")
+    campaign = make_campaign(site=SITE, epochs=10_000)
+    process = start_campaign(campaign, "--epoch-seconds", "0.5")
     wait_for(lambda: all(lines(campaign, cell, "epochs.txt") for cell in (FIRST, SECOND)), 60)
     process.kill()
     process.wait()
-    both = [start_campaign(Campaign.open(campaign.folder), "--epoch-seconds", "1.0") for _ in range(2)]
-    said = [each.communicate(timeout=120)[1] for each in both]
-    assert sorted(each.returncode for each in both) == [0, 2]
-    assert "already run by process" in "".join(said)
-    for cell in (FIRST, SECOND):
-        assert lines(campaign, cell, "starts.txt") == ["train", "evaluate"]
-        assert lines(campaign, cell, "epochs.txt") == [str(epoch) for epoch in range(1, 7)]
-        assert not (campaign.folder / "cells" / cell / "two-at-once").exists()
+    both = [start_campaign(Campaign.open(campaign.folder), "--epoch-seconds", "0.5") for _ in range(2)]
+    wait_for(lambda: any(each.poll() is not None for each in both), 120)
+    (refused,) = [each for each in both if each.poll() is not None]
+    (follower,) = [each for each in both if each is not refused]
+    assert refused.returncode == 2
+    assert "already run by process" in refused.communicate()[1]
     assert {state.node for state in campaign.state()} <= {"c1", "c2"}
+    Campaign.open(campaign.folder).cancel()
+    assert follower.wait(120) == 130
+    for cell in (FIRST, SECOND):
+        assert lines(campaign, cell, "starts.txt") == ["train"]
+        epochs = lines(campaign, cell, "epochs.txt")
+        assert epochs == [str(epoch) for epoch in range(1, len(epochs) + 1)]
+        assert not (campaign.folder / "cells" / cell / "two-at-once").exists()

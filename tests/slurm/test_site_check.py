@@ -1,7 +1,9 @@
 """A site held against a cluster: facts by hand, then the tests' real one."""
 
 import doctest
+import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,11 +11,12 @@ from dataclasses import replace
 import pytest
 
 import mspipeline.slurm.checks.cluster_facts
+from mspipeline.doctor import examine_site
 from mspipeline.errors import ConfigError
 from mspipeline.slurm.checks.cluster_facts import ClusterFacts, Node, PartitionFacts, ask_cluster, gres, minutes
 from mspipeline.slurm.checks.host_check import image_findings
 from mspipeline.slurm.checks.site_check import check_site, scheduler_findings, site_findings
-from mspipeline.slurm.site import Image, Partition, Site
+from mspipeline.slurm.site import Image, Partition, Site, load_site
 
 T4 = {("gpu", "t4"): 2}
 CORES = PartitionFacts(
@@ -26,7 +29,11 @@ CORES = PartitionFacts(
     denied_accounts=frozenset(),
     qos=None,
     preempt_mode="REQUEUE",
-    nodes=(Node("n1", True, 16, 64 * 1024, {}), Node("n2", True, 8, 128 * 1024, {}), Node("n3", False, 99, 2**20, {})),
+    nodes=(
+        Node("n1", True, 16, 64 * 1024, {}),
+        Node("n2", True, 8, 128 * 1024, {}),
+        Node("n3", False, 8, 64 * 1024, {}, "IDLE+DRAIN"),
+    ),
 )
 GPUS = replace(CORES, name="gpu_t4", nodes=(Node("g1", True, 8, 32 * 1024, T4), Node("g2", True, 32, 32 * 1024, {})))
 FACTS = ClusterFacts(
@@ -112,9 +119,9 @@ def test_what_a_cluster_can_give_is_not_refused(asked):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"state": "DRAIN"}, "its state is DRAIN: nothing starts there"),
-        ({"nodes": (CORES.nodes[2],)}, "none of its 1 nodes is up"),
-        ({"nodes": ()}, "none of its 0 nodes is up"),
+        ({"state": "DRAIN"}, "its state is DRAIN: it takes no jobs"),
+        ({"state": "INACTIVE"}, "its state is INACTIVE: it takes no jobs"),
+        ({"nodes": ()}, "it has no nodes"),
         ({"max_cpus": 2}, "cpus = 4, but a node offers 2 at most"),
         ({"max_mem_mib": 1024}, "mem_gb = 2, but a node offers 1 at most"),
         ({"accounts": frozenset({"lung"})}, "takes no job of account None, only of lung; set account"),
@@ -124,6 +131,26 @@ def test_what_a_cluster_can_give_is_not_refused(asked):
 def test_a_partitions_own_rules_count(change, said):
     facts = replace(FACTS, partitions={"cores": replace(CORES, **change)})
     assert said in " ".join(wrong(facts, cpus=4, mem_gb=2))
+
+
+BIG = Node("n4", False, 64, 2**20, {("gpu", "a100"): 4}, "DOWN*")
+
+
+@pytest.mark.parametrize(
+    ("change", "asked", "said"),
+    [
+        ({"state": "DOWN"}, {}, "its state is DOWN: cells wait until it is up"),
+        ({"nodes": CORES.nodes[2:]}, {}, "none of its 1 nodes is in service (n3 idle+drain): cells wait until one is"),
+        # What only a node has that is down is there all the same.
+        ({"nodes": (*CORES.nodes, BIG)}, {"cpus": 17}, "no node that could run a cell is in service (n4 down*)"),
+        ({"nodes": (*CORES.nodes, BIG)}, {"gres": "gpu:a100:4"}, "no node that could run a cell is in service (n4"),
+    ],
+)
+def test_a_partition_that_is_closed_for_now_is_a_warning_and_no_refusal(change, asked, said):
+    facts = replace(FACTS, partitions={"cores": replace(CORES, **change)})
+    site = Site(name="x", executor="slurm", partitions={"cores": Partition(**asked)}, warn_s=10)
+    (found,) = scheduler_findings(site, facts)
+    assert (found.state, said in found.detail, found.remedy != "") == ("warning", True, True)
 
 
 def test_an_account_of_others_is_refused_where_the_scheduler_insists():
@@ -204,6 +231,80 @@ def test_a_real_cluster_says_what_it_has(cluster):
     assert [node.up for node in ask_cluster("root").partitions["cpu"].nodes] == [False, True]
 
 
+SITE_FILE = 'name = "hall"\nexecutor = "slurm"\n[partitions.cpu]\ncpus = 1\ntime_min = 5\n'
+
+
+def doctor(site, *words):
+    """Exit code and output of `mspipeline doctor` for a site file; it tries every backend too, which takes a while."""
+    command = [sys.executable, "-P", "-c", "from mspipeline.cli import main; main()", "doctor", "--site", str(site)]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False, env=dict(os.environ))
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slurm
+def test_a_real_partition_whose_nodes_are_drained_is_a_warning_and_the_sweep_waits(cluster, tmp_path):
+    site = tmp_path / "site.toml"
+    site.write_text(SITE_FILE)
+    cluster.run("scontrol", "update", "nodename=c1,c2", "state=drain", "reason=disk")
+    (found,) = [each for each in examine_site(str(site)) if each.what == "partition 'cpu'"]
+    # A node that was drained a moment ago may be `idle+drain+not_responding` by now.
+    expected = r"none of its 2 nodes is in service \(c1 idle\+drain\S*, c2 idle\+drain\S*\): cells wait until one is"
+    assert (found.state, bool(re.fullmatch(expected, found.detail))) == ("warning", True)
+    check_site(load_site(str(site)))  # does not refuse
+    assert cluster.run("sbatch", "--parsable", "--output=/dev/null", "-p", "cpu", "--wrap", "true").strip().isdecimal()
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize(("state", "takes"), [("down", True), ("drain", False), ("inactive", False)])
+def test_a_real_partition_is_refused_where_sbatch_would_refuse(cluster, tmp_path, state, takes):
+    site = tmp_path / "site.toml"
+    site.write_text(SITE_FILE)
+    cluster.run("scontrol", "update", "partitionname=cpu", f"state={state}")
+    try:
+        asked = ["sbatch", "--output=/dev/null", "-p", "cpu", "--wrap", "true"]
+        assert (subprocess.run(asked, capture_output=True, check=False).returncode == 0) is takes
+        (found,) = [each for each in examine_site(str(site)) if each.what == "partition 'cpu'"]
+        assert found.state == ("warning" if takes else "broken")
+        assert found.detail.startswith(f"its state is {state.upper()}: ")
+        if takes:
+            check_site(load_site(str(site)))
+        else:
+            with pytest.raises(ConfigError, match=f"its state is {state.upper()}: it takes no jobs"):
+                check_site(load_site(str(site)))
+    finally:
+        cluster.run("scontrol", "update", "partitionname=cpu", "state=up")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'name = "hall"\nexecutr = "slurm"\n[partitions.cpu]\n',
+        'name = "hall',
+        'name = "hall"\nexecutor = "slurm"\n[partitions.cpu]\ntime_min = 1\n',
+        'name = "hall"\nexecutor = "slurm"\n[partitions.cpu]\ngres = "gpu 3"\n',
+        None,
+    ],
+)
+def test_a_bad_site_file_is_named_once_on_one_line(tmp_path, text):
+    site = tmp_path / "hall.toml"
+    if text is not None:
+        site.write_text(text)
+    (found,) = examine_site(str(site))
+    assert (found.what, found.state) == ("site", "broken")
+    assert found.detail.startswith(f"{site}: ")
+    assert (found.detail.count(str(site)), str(site) in found.remedy) == (1, False)
+    assert not any(word in found.detail for word in ("value error", "{", ": file: ", "\n"))
+
+
+@pytest.mark.slow
+def test_doctor_ends_with_78_where_a_line_is_broken(tmp_path):
+    site = tmp_path / "hall.toml"
+    site.write_text("name = 3\n")
+    code, said, errors = doctor(site, "--json")
+    assert [each["state"] for each in json.loads(said) if each["what"] == "site"] == ["broken"]
+    assert (code, errors) == (78, "error: doctor: broken: site; do what the lines above say\n")
+
+
 @pytest.mark.slurm
 def test_a_site_that_fits_its_real_cluster_is_well(cluster):
     check_site(GOOD)
@@ -275,7 +376,7 @@ def test_a_cluster_that_does_not_answer_is_one_line(cluster, monkeypatch, tmp_pa
 def test_without_slurm_its_programs_are_named(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     (found,) = site_findings(GOOD)
-    assert (found.state, found.detail) == ("missing", "no sbatch, squeue, scancel, scontrol, sinfo, srun on the PATH")
+    assert (found.state, found.detail) == ("broken", "no sbatch, squeue, scancel, scontrol, sinfo, srun on the PATH")
     with pytest.raises(ConfigError, match="scontrol: not found here; work on a login node"):
         check_site(GOOD)
 

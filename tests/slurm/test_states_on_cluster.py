@@ -31,7 +31,7 @@ def cell(cluster, make_campaign):
             self.folder = self.campaign.cells[0].train.run_folder
             self.campaign.submit(commands=cell_commands("--epoch-seconds", "0.3"))
             self.job = read_submission(self.folder).job_id
-            wait_for(lambda: self.epochs(), 60)
+            wait_for(self.epochs, 60)
 
         def epochs(self):
             path = self.folder / "epochs.txt"
