@@ -1,6 +1,7 @@
 """`mspipeline`: starts a command and ends with the exit code of `mspipeline.errors`.
 
-The commands are in `commands.py`. They are imported inside `main`, so that Ctrl-C is answered from the first moment on.
+The commands are in the package `commands`. They are imported inside `main`, so that Ctrl-C is answered from the first
+moment on.
 """
 
 from __future__ import annotations

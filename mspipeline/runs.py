@@ -2,7 +2,7 @@
 
 RUN/
   run.json                            what, with which data, where, and how it ended
-  config.json                         the TrainJob as it was run
+  jobs/<job>.json                     the configuration of a job ("train", "evaluate") as it was last run
   checkpoints/{best,last}.h5          of a cascade: checkpoints/stage<N>/{best,last,candidates}.h5
   epochs.csv  epochs.arrow            metric rows, for people and for the collector
   cases.csv   cases.arrow             rows per case of the last evaluation

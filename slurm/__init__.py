@@ -11,6 +11,5 @@ srun.py, modules.py, sbatch_options.py  how jobs and their steps are asked for, 
 lock.py, processes.py  a lock on a file; processes of this host, found again
 sbatch/        scripts for plain sbatch
 
-May import: submitit, psutil; `mspipeline.config`, `errors`, `files`, `runs`, `telemetry.schema`, `models.catalogue`,
-`network.cost`, `preprocess`.
+May import: psutil, pydantic; `config`, `errors`, `models`.
 """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,3 +121,49 @@ def test_every_room_says_what_it_holds() -> None:
         if path.name == "__init__.py":
             words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             assert len(words) > 40, f"{path}: says too little of the room"
+
+
+TOP = {"benchmarks", "benchmarks.micro", "commands", "display", "jobs"}  # these may import all that lies below
+DISTRIBUTIONS = {"cc3d": "connected-components-3d", "torch": "pytorch"}  # imported name -> the one that people know
+
+
+def rooms() -> dict[str, list[Path]]:
+    """Each package below `mspipeline` that states what it may import, and its own modules."""
+    found: dict[str, list[Path]] = {}
+    for path in MODULES:
+        parts = path.parent.relative_to(ROOT).parts
+        name = ".".join(parts[1:] if parts[0] == "mspipeline" else parts)
+        if name and name not in TOP:
+            found.setdefault(name, []).append(path)
+    return found
+
+
+def imported(room: str, paths: list[Path]) -> tuple[set[str], set[str]]:
+    """What the modules of a room import: other distributions, and modules of the suite outside the room."""
+    others, suite = set(), set()
+    for name in {name for path in paths for name in imports(path)}:
+        top, _, inside = name.partition(".")
+        if top != "mspipeline":
+            if top not in sys.stdlib_module_names:
+                others.add(DISTRIBUTIONS.get(top, top))
+        elif inside and inside != "__version__" and inside != room and not inside.startswith(f"{room}."):
+            suite.add(inside)
+    return others, suite
+
+
+@pytest.mark.parametrize("room", rooms())
+def test_a_room_imports_what_it_says_that_it_may_and_nothing_else(room: str) -> None:
+    paths = rooms()[room]
+    (package,) = [path for path in paths if path.name == "__init__.py"]
+    words = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or ""
+    sentence = re.search(r"May import: (.+?)\.(?:\s|$)", words, re.DOTALL)
+    assert sentence, f"{package}: add a sentence `May import: NumPy; ``errors``.`"
+    stated = set(re.findall(r"`([\w.]+)`", sentence[1]))
+    named = {name.strip().lower() for name in re.split("[,;]", re.sub(r"`[\w.]+`", "", sentence[1])) if name.strip()}
+    others, suite = imported(room, paths)
+    assert named == others, f"{package}: says that it may import {sorted(named)}, and imports {sorted(others)}"
+    covered = {name: [each for each in stated if name == each or name.startswith(f"{each}.")] for name in suite}
+    unsaid = sorted(name for name, found in covered.items() if not found)
+    assert not unsaid, f"{package}: does not say that it may import {unsaid}"
+    unused = sorted(stated - {each for found in covered.values() for each in found})
+    assert not unused, f"{package}: says that it may import {unused}, which it does not"

@@ -8,6 +8,6 @@ onnxruntime.py prediction alone
 certification/ proof that two backends have the same network
 process_group.py  the processes that train one network together
 
-May import: `network`, `models.catalogue`, `provenance`, `config`, `files`, `errors`. A framework is imported inside
-its own adapter, when a network is built.
+May import: NumPy, onnxruntime; `config`, `errors`, `network`. A framework is imported inside its own adapter, when a
+network is built.
 """

@@ -2,6 +2,8 @@
 
 `tables` reads them, `measures` reduces them to numbers per run, `collapse` finds the runs that collapsed, `case_rows`
 and `summary` put runs of several seeds side by side in a `comparison`, `findings` says it in words, `plots` draws
-`figures`, `page` writes one self-contained HTML file. May import floors 1 to 4, pyarrow, matplotlib (in `plots`,
-`drawing`) and jinja2 (in `page`).
+`figures`, `page` writes one self-contained HTML file.
+
+May import: jinja2, matplotlib, NumPy, pyarrow; `errors`, `files`, `telemetry`. Matplotlib is imported by `drawing` and
+`plots` alone.
 """

@@ -18,6 +18,7 @@ _RANKED_BY = {
 }
 
 _SEEDS = 12
+_NAMED = 4
 
 
 def headline(groups: Sequence[Group], rows: Sequence[Row], unfinished: Sequence[UnfinishedRun], collapsed: int) -> str:
@@ -152,6 +153,11 @@ def notes_on(groups: Sequence[Group], members: Sequence[Sequence[dict[str, Any]]
             notes.append(f"Group {group.letter} holds runs of different graphs under one name.")
         if len({(run["seed"], run["config_hash"]) for run in runs}) > len({run["seed"] for run in runs}):
             notes.append(f"Group {group.letter} holds runs of one seed whose configurations differ.")
+    if torn := [run["run_id"] for run in everything if run["telemetry_complete"] is False]:
+        named = ", ".join(torn[:_NAMED]) + (", ..." if len(torn) > _NAMED else "")
+        notes.append(
+            f"Telemetry of {plural(len(torn), 'run')} is incomplete, hardware rows cover what is left: {named}."
+        )
     if any(len(group.runs) != group.started for group in groups):
         notes.append("Runs that failed or are unfinished are listed below and are in no average.")
     return notes

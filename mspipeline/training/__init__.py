@@ -1,4 +1,5 @@
 """Training without knowing a framework: the loop, the scores of an epoch, checkpoints, the losses' reference.
 
-May import: `backends.base`, `shards`, `metrics`, `telemetry`, and all that lies below them.
+May import: h5py, NumPy; `backends.base`, `backends.process_group`, `config`, `errors`, `files`, `metrics`, `network`,
+`runs`, `telemetry`.
 """

@@ -9,5 +9,6 @@ progress.py  how far a cell is, told from its files alone; look.py reads only wh
 logs.py      what a cell's programs wrote, attempt after attempt
 gaps.py      cells that never began, as rows of the tables
 
-May import every other room of `slurm`, and what `slurm` may.
+May import: pyarrow; `config`, `errors`, `files`, `models.catalogue`, `network.cost`, `preprocess`, `runs`, `slurm`,
+`telemetry`.
 """

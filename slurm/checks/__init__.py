@@ -7,5 +7,5 @@ probe.py          a job of ten seconds on each partition; probe_job.py is what i
 image.py          an image's digest, backend and version
 finding.py        one thing that was looked at: a line of `mspipeline doctor`
 
-May import `slurm.site`, `slurm.modules`, `slurm.inside.container`, and what `slurm` may.
+May import: `config`, `errors`, `slurm.inside`, `slurm.modules`, `slurm.site`, `telemetry.gpu`.
 """

@@ -6,5 +6,7 @@ node.py       a job of SLURM: its commands in an image, back into the queue when
 container.py  the command line that runs a command inside an image
 podman.py     a `podman run` that hears the signals SLURM sends
 
-Nothing here knows campaigns: only command lines and folders enter a job. May import what `slurm` may.
+Nothing here knows campaigns: only command lines and folders enter a job.
+
+May import: psutil, submitit; `config`, `errors`, `files`, `slurm.checks.image`, `slurm.lock`.
 """

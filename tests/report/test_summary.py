@@ -274,3 +274,16 @@ def test_parameters_that_differ_within_a_group_are_a_range(tables_folder: Write)
     runs = [run_row("a", trainable_parameters=31_031_685), run_row("b", seed=1, trainable_parameters=31_060_241)]
     found = cell(tables_folder(runs=runs), "trainable_parameters")
     assert (found.value, found.text) == (None, "31,031,685 to 31,060,241")
+
+
+def test_runs_whose_telemetry_is_incomplete_are_named(tables_folder: Write) -> None:
+    runs = [run_row(name, seed=n, telemetry_complete=n > 0 or None) for n, name in enumerate(("a", "b"))]
+    assert compare(tables_folder(runs=runs)).notes == ()
+    torn = [run_row(f"r{seed}", seed=seed, telemetry_complete=False) for seed in range(6)]
+    assert (
+        compare(tables_folder(runs=[*runs, *torn])).notes
+        == (
+            "Group A holds runs of one seed whose configurations differ.",
+            "Telemetry of 6 runs is incomplete, hardware rows cover what is left: r0, r1, r2, r3, ....",
+        )[1:]
+    )

@@ -5,5 +5,6 @@ evidence.py     what one backend made of it; node_errors.py where two part
 certify.py      two of them compared
 certificate.py  the signed file, and which of them covers a run
 
-May import what `backends` may.
+May import: NumPy; `backends.base`, `backends.registry`, `config`, `errors`, `files`, `models.catalogue`, `network`,
+`provenance`.
 """

@@ -3,5 +3,6 @@
 backend.py  the adapter. library.py: loading, threads, noise. layers.py: operation -> layers, and what it cannot do
 network.py, races.py, training.py  the network built, operations that race, losses and Adam in NumPy
 
-May import PyEDDL when a network is built, and what `backends` may.
+May import: NumPy; `backends.base`, `backends.keras.losses`, `errors`, `network`. PyEDDL itself is imported by
+`library.py`, when a network is built.
 """

@@ -2,7 +2,9 @@
 
 Tensors in a file are channels first, (N, C, *spatial), the batch axis open; a graph's are channels last. Files are
 written at opset 18, the first whose Resize takes sizes of the spatial axes alone, as an open batch axis needs; opsets
-from 11 on are read. May import: NumPy; what `network` may. `onnx` is imported here alone, when a file is at hand.
+from 11 on are read.
+
+May import: NumPy, onnx; `errors`, `files`, `network`. `onnx` is imported here alone, when a file is at hand.
 """
 
 from mspipeline.network.onnx.export import to_onnx, write_onnx

@@ -2,6 +2,8 @@
 
 Shapes have no batch axis and end in channels: (H, W, C) or (D, H, W, C). How a weight begins is part of the operation,
 so that every backend starts from the same numbers.
+
+May import: `errors`.
 """
 
 from mspipeline.network.ops.joining import Add, Concat, Flatten, Maximum, Multiply
