@@ -46,7 +46,7 @@ def test_the_files_of_a_run_folder_are_those_that_its_module_lists() -> None:
     _, _, tree = (runs.__doc__ or "").partition("RUN/\n")
     listed = set()
     for line in tree.strip("\n").splitlines():
-        left, _, right = line.strip().partition("   ")
+        left, _, right = line.strip().partition("    ")
         listed |= {each for name in left.split() for each in expanded(name)}
         folder = left if left.endswith("/") else ""
         listed |= {each for name in re.findall(r"checkpoints/\S+", right) for each in expanded(name)}

@@ -154,9 +154,9 @@ def notes_on(groups: Sequence[Group], members: Sequence[Sequence[dict[str, Any]]
         if len({(run["seed"], run["config_hash"]) for run in runs}) > len({run["seed"] for run in runs}):
             notes.append(f"Group {group.letter} holds runs of one seed whose configurations differ.")
     if torn := [run["run_id"] for run in everything if run["telemetry_complete"] is False]:
-        named = ", ".join(torn[:_NAMED]) + (", ..." if len(torn) > _NAMED else "")
+        named = ", ".join(torn[:_NAMED]) + (", ..." if len(torn) > _NAMED else ".")
         notes.append(
-            f"Telemetry of {plural(len(torn), 'run')} is incomplete, hardware rows cover what is left: {named}."
+            f"Telemetry of {plural(len(torn), 'run')} is incomplete; hardware rows are of what is left: {named}"
         )
     if any(len(group.runs) != group.started for group in groups):
         notes.append("Runs that failed or are unfinished are listed below and are in no average.")
