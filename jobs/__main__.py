@@ -10,9 +10,13 @@ import sys
 
 if __name__ == "__main__":
     try:
+        from mspipeline import startup
+
+        startup.begin()
+        from mspipeline.console import ended
         from mspipeline.jobs.launch import main
 
-        sys.exit(main())
+        sys.exit(ended(main(), debug=False))
     except KeyboardInterrupt as error:
         from mspipeline.console import explain
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from mspipeline import files
 from mspipeline.config import Strict
 from mspipeline.errors import ShardError, UsageError
+from mspipeline.files import PARTIAL
 from mspipeline.shards import lock
 from mspipeline.shards.manifest import Manifest, load_manifest, manifest_path
 
 TIMES = "prepare.json"
 """Beside the manifest: how the last prepare that made a shard went. Not part of what is the same on every machine."""
+JSON_FILES = ("manifest", "prepare")
+"""Stems of the files beside the shards."""
 
 
 def check_output(output: Path) -> None:
@@ -20,12 +24,18 @@ def check_output(output: Path) -> None:
         raise UsageError(f"{output}: a file, expected a folder for the shards; choose another")
     if not output.is_dir():
         return
-    ours = {"manifest.json", "manifest.json.partial", TIMES, f"{TIMES}.partial", lock.NAME, "cases"}
-    strange = sorted(child.name for child in output.iterdir() if child.name not in ours)
+    ours = {"manifest.json", TIMES, lock.NAME, "cases"}
+    strange = sorted(
+        child.name
+        for child in output.iterdir()
+        if child.name not in ours and not (child.suffix == PARTIAL and child.name.split(".json.")[0] in JSON_FILES)
+    )
     cases = output / "cases"
     if cases.is_dir():
         strange += sorted(
-            f"cases/{child.name}" for child in cases.iterdir() if not child.name.endswith((".h5", ".h5.partial"))
+            f"cases/{child.name}"
+            for child in cases.iterdir()
+            if child.suffix != ".h5" and not (child.suffix == PARTIAL and ".h5." in child.name)
         )
     if strange:
         raise UsageError(
@@ -35,8 +45,8 @@ def check_output(output: Path) -> None:
 
 def remove_partials(output: Path) -> None:
     """Remove what killed runs left half-written. The caller holds the folder: nobody writes to these any more."""
-    for partial in (*output.glob("*.partial"), *output.glob("cases/*.h5.partial")):
-        partial.unlink(missing_ok=True)
+    files.remove_partials(output)
+    files.remove_partials(output / "cases")
 
 
 def check_strays(output: Path, cases: Iterable[str]) -> None:

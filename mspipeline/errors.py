@@ -12,6 +12,7 @@
       BackendError                 69  a backend is absent or cannot realise the graph
       StorageError                 74  the disk is full or refuses to be written
       Preempted                    75  stopped from outside with its state saved: run again to continue
+      FolderInUse                  75  another process works in the folder: run again when it has ended
       PeersLost                    76  another process of a training has ended (`backends.process_group`)
       ConfigError                  78  a configuration file or value
       GateFailed                    1  a benchmark regressed
@@ -84,6 +85,12 @@ class StorageError(SuiteError):
 
 class Preempted(SuiteError):
     """Stopped from outside (TERM, USR2) with the state saved; running again continues."""
+
+    exit_code = 75
+
+
+class FolderInUse(SuiteError):
+    """Another process works in a folder that takes one at a time."""
 
     exit_code = 75
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import json
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,16 +26,19 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 """Byte order marks, as Windows editors and spreadsheets write them, and the encodings that they announce."""
+PARTIAL = ".partial"
+"""How the name of a file ends that is not whole yet."""
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield `<path>.partial` to write to; on leaving, sync it and rename it to `path`.
+    """Yield `<path>.<8 random digits>.partial` to write to; on leaving, sync it and rename it to `path`.
 
-    Any exception, Ctrl-C included, removes the partial file and leaves an older `path` untouched.
+    Two that write the same file at once do not meet: each has a partial file of its own, and the last one to rename
+    stays. Any exception, Ctrl-C included, removes the partial file and leaves an older `path` untouched.
     Raises StorageError where the system refuses to write (disk full, quota, permission).
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -48,11 +53,26 @@ def whole_file(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
         raise StorageError(
             f"{path}: cannot be written ({os.strerror(error.errno) if error.errno else error}); "
-            "nothing half-written was left; free some space or choose another output folder"
+            f"nothing half-written was left; {_remedy(error)}"
         ) from error
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise
+
+
+def _remedy(error: OSError) -> str:
+    """What to do about a file that cannot be written."""
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "choose another output folder, or ask for leave to write there"
+    return "free some space or choose another output folder"
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed writers left half-written in `folder`. The caller knows that nobody writes there now."""
+    for partial in folder.glob(f"*{PARTIAL}"):
+        with suppress(OSError):
+            partial.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -2,12 +2,13 @@
 
 RUN/
   run.json                            what, with which data, where, and how it ended
-  jobs/<job>.json                     the configuration of a job ("train", "evaluate") as it was last run
+  jobs/<job>.json                     what was asked for last: the TrainJob, EvaluateJob or PredictJob
   checkpoints/{best,last}.h5          of a cascade: checkpoints/stage<N>/{best,last,candidates}.h5
   epochs.csv  epochs.arrow            metric rows, for people and for the collector
   cases.csv   cases.arrow             rows per case of the last evaluation
   lesions.csv lesions.arrow           rows per lesion of those cases
-  telemetry/<job>-<attempt>/          samples.arrows, events.arrows, exit.json
+  telemetry/<job>-<attempt>/          samples.arrows, events.arrows, exit.json, job.json
+  <job>.lock                          while a train or an evaluate works here
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from mspipeline.config import Strict, TrainJob, parse
-from mspipeline.errors import ConfigError, DataError, RunFolderError
+from mspipeline.errors import ConfigError, DataError, RunFolderError, StorageError
 from mspipeline.files import read_json, sha256_data, whole_file, write_json
 
 SCHEMA_VERSION = 1
@@ -48,6 +49,11 @@ class TelemetryPaths:
         return self.folder / "exit.json"
 
     @property
+    def config(self) -> Path:
+        """The job of this attempt. No other attempt writes it: the child reads what it was started for."""
+        return self.folder / "job.json"
+
+    @property
     def job(self) -> str:
         return self.folder.name.rpartition("-")[0]
 
@@ -69,6 +75,10 @@ class RunPaths:
     def job_config(self, job: str) -> Path:
         """Where the configuration of `job` is kept."""
         return self.root / "jobs" / f"{job}.json"
+
+    def lock(self, job: str) -> Path:
+        """The file that is there while a `job` works on the run."""
+        return self.root / f"{job}.lock"
 
     @property
     def best(self) -> Path:
@@ -108,10 +118,27 @@ class RunPaths:
         attempts = [TelemetryPaths(folder) for folder in folders if folder.name.rpartition("-")[2].isdecimal()]
         return sorted(attempts, key=lambda paths: (paths.job, paths.attempt))
 
-    def next_attempt(self, job: str) -> TelemetryPaths:
-        """Where the next attempt of `job` ("train", "evaluate", "predict") writes its telemetry; not yet made."""
-        taken = [paths.attempt for paths in self.attempts(job)]
-        return TelemetryPaths(self.telemetry / f"{job}-{max(taken, default=-1) + 1}")
+    def new_attempt(self, job: str) -> TelemetryPaths:
+        """The folder for the telemetry of another attempt of `job` ("train", "evaluate", "predict"), made for it alone.
+
+        Raises StorageError where it cannot be made.
+        """
+        number = max((paths.attempt for paths in self.attempts(job)), default=-1) + 1
+        while True:
+            folder = self.telemetry / f"{job}-{number}"
+            try:
+                self.telemetry.mkdir(parents=True, exist_ok=True)
+                folder.mkdir()
+            except FileExistsError:
+                number += 1  # of another that began at the same moment
+                if not self.telemetry.is_dir():
+                    raise StorageError(f"{self.telemetry}: a file, expected a folder; remove it") from None
+            except OSError as error:
+                raise StorageError(
+                    f"{folder}: cannot be made ({error.strerror}); free some space or choose another run folder"
+                ) from error
+            else:
+                return TelemetryPaths(folder)
 
 
 class CascadeSettings(Strict):

@@ -8,7 +8,7 @@ inside/        what runs inside a job
 submission/    cells handed to a site as jobs
 campaigns/     the folder of a campaign, and all that is told from it
 srun.py, modules.py, sbatch_options.py  how jobs and their steps are asked for, and what is loaded before their work
-lock.py, processes.py  a lock on a file; processes of this host, found again
+processes.py   processes of this host, found again
 sbatch/        scripts for plain sbatch
 
 May import: psutil, pydantic; `config`, `errors`, `models`.

@@ -404,7 +404,7 @@ def test_a_job_that_the_system_kills_is_told_in_one_line(small_shards: Path, tmp
     with ThreadPoolExecutor(1) as pool:
         training = pool.submit(run, *TRAIN, small_shards, *NARROW, "-o", tmp_path / "runs")
         wait_for(lambda: training.done() or bool(list((tmp_path / "runs").glob("*/telemetry/train-0/events.arrows"))))
-        config = next((tmp_path / "runs").glob("*/jobs/train.json"))
+        config = next((tmp_path / "runs").glob("*/telemetry/train-0/job.json"))
         for process in psutil.process_iter(["cmdline"]):
             if (process.info["cmdline"] or [])[3:6] == ["mspipeline.jobs", "train", str(config)]:
                 process.kill()

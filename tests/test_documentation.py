@@ -10,7 +10,7 @@ import typer.main
 
 from mspipeline import runs
 from mspipeline.commands import app
-from mspipeline.runs import RunPaths
+from mspipeline.runs import RunPaths, TelemetryPaths
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,14 +54,14 @@ def test_the_files_of_a_run_folder_are_those_that_its_module_lists() -> None:
             listed.discard(folder)
             listed |= {f"{folder}{name.strip()}" for name in right.split(",")}
     paths = RunPaths(Path("RUN"))
-    attempt = paths.next_attempt("<job>")
-    attempt_files = [attempt.samples, attempt.events, attempt.exit]
+    attempt = TelemetryPaths(paths.telemetry / "<job>-0")
+    attempt_files = [attempt.samples, attempt.events, attempt.exit, attempt.config]
     rows = [paths.epochs, paths.cases, paths.lesions]
     stage = [paths.stage(1, "best"), paths.stage(1, "last"), paths.scores(1)]
     expected = [paths.record, paths.best, paths.last, *stage, *rows, *(path.with_suffix(".csv") for path in rows)]
     names = {str(path.relative_to("RUN")).replace("stage1", "stage<N>") for path in expected}
     names |= {str(path.relative_to("RUN")).replace("<job>-0", "<job>-<attempt>") for path in attempt_files}
-    names.add(str(paths.job_config("<job>").relative_to("RUN")))
+    names |= {str(path.relative_to("RUN")) for path in (paths.job_config("<job>"), paths.lock("<job>"))}
     assert listed == names
 
 

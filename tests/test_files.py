@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from mspipeline.errors import DataError, StorageError
-from mspipeline.files import read_json, read_text, sha256_data, sha256_file, whole_file, write_bytes, write_json
+from mspipeline.files import (
+    PARTIAL,
+    read_json,
+    read_text,
+    remove_partials,
+    sha256_data,
+    sha256_file,
+    whole_file,
+    write_bytes,
+    write_json,
+)
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -91,3 +101,22 @@ def test_bytes_that_are_no_text_are_refused_in_one_line(tmp_path: Path, data: by
         read_json(path, what="record", remedy="make it again")
     assert str(caught.value).startswith(f"{path}: not a readable record")
     assert "\n" not in str(caught.value)
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    target = tmp_path / "x.txt"
+    with whole_file(target) as first, whole_file(target) as second:
+        first.write_text("first")
+        second.write_text("second")
+        assert first != second
+        assert {path.name for path in tmp_path.iterdir()} == {first.name, second.name}
+        assert all(name.startswith("x.txt.") and name.endswith(PARTIAL) for name in os.listdir(tmp_path))
+    assert target.read_text() == "first"  # which was renamed last
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("a.h5.0a1b2c3d.partial", "b.json.partial", "a.h5", "partial"):
+        (tmp_path / name).touch()
+    remove_partials(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["a.h5", "partial"]

@@ -13,12 +13,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS = {
-    0: ["mspipeline.errors"],
+    0: ["mspipeline.errors", "mspipeline.startup"],
     1: ["mspipeline.metrics", "mspipeline.telemetry"],
     2: [
         "mspipeline.network",
+        "mspipeline.parallel",
         "mspipeline.config",
         "mspipeline.files",
+        "mspipeline.hdf5",
         "mspipeline.images",
         "mspipeline.grid",
         "mspipeline.volume",
@@ -37,6 +39,7 @@ FLOORS = {
     6: [
         "mspipeline.jobs",
         "mspipeline.cli",
+        "mspipeline.__main__",
         "mspipeline.commands",
         "mspipeline.console",
         "mspipeline.display",
@@ -55,6 +58,7 @@ SIDEWAYS = {
     ("mspipeline.runs", "mspipeline.config"),
     ("mspipeline.network", "mspipeline.files"),
     ("mspipeline.inference", "mspipeline.training"),
+    ("mspipeline.__main__", "mspipeline.cli"),
     ("mspipeline.cli", "mspipeline.commands"),
     ("mspipeline.cli", "mspipeline.console"),
     ("mspipeline.commands", "mspipeline.jobs"),

@@ -87,12 +87,8 @@ def _options(
 
 
 def run_job(name: str, job: Any) -> None:
-    """Keep a job's configuration in its run folder and run it under the supervisor."""
-    from mspipeline.files import write_json
+    """Run a job under the supervisor."""
     from mspipeline.jobs.launch import run_supervised
-    from mspipeline.runs import RunPaths
 
-    config = RunPaths(job.run_folder).job_config(name)
-    write_json(config, job.model_dump(mode="json"))
-    if code := run_supervised(name, config, debug="--debug" in sys.argv):
+    if code := run_supervised(name, job, debug="--debug" in sys.argv):
         raise typer.Exit(code)

@@ -55,6 +55,7 @@ def train(
     """Train a network. Run again to continue a training that was stopped; --set gives the model's arguments."""
     from mspipeline.config import TrainingSettings, TrainJob, parse, parse_assignments, read_config
     from mspipeline.display import print_run
+    from mspipeline.jobs.launch import rank_of
     from mspipeline.jobs.train import graph_of
     from mspipeline.runs import run_id
     from mspipeline.shards.manifest import load_manifest
@@ -86,7 +87,8 @@ def train(
     graph_of(job, manifest)
     name = run_id(job, manifest)
     run_job("train", job.model_copy(update={"run_folder": output.absolute() / name}))
-    print_run(output / name, as_json=as_json)
+    if rank_of(job) == 0:
+        print_run(output / name, as_json=as_json)
 
 
 @app.command(epilog="example: mspipeline evaluate runs/unet2d-tensorflow-s0-1a2b3c4d shards/ --subset test")

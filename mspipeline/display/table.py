@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,8 +19,12 @@ LAST_WORDS = ("now", "backends", "arguments", "verdict")
 
 
 def print_json(document: Any) -> None:
-    """Plain data on stdout, as JSON; NaN becomes null."""
-    stdout.print(Text(json.dumps(_finite(document), allow_nan=False, default=str, indent=2, ensure_ascii=False)))
+    """Plain data on stdout, as JSON; NaN becomes null, letters that stdout's character set lacks \\uXXXX."""
+    stdout.print(Text(json.dumps(_finite(document), allow_nan=False, default=str, indent=2, ensure_ascii=_ascii())))
+
+
+def _ascii() -> bool:
+    return (sys.stdout.encoding or "ascii").lower().replace("-", "") not in ("utf8", "utf8sig")
 
 
 def table(columns: Sequence[str], *, words: int) -> Table:

@@ -1,1 +1,1 @@
-"""Networks, one builder a file, and the catalogue of them. May import: h5py, NumPy; `config`, `errors`, `network`."""
+"""Networks, one builder a file, and the catalogue of them. May import: NumPy; `config`, `errors`, `hdf5`, `network`."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from mspipeline.errors import DataError, ShapeError
+from mspipeline.hdf5 import open_hdf5
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import Weights
 
@@ -95,7 +95,7 @@ def _hint(layer: str, array: Array) -> str:
 
 def _read(path: Path) -> Arrays:
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             root = file.get("model_weights", file)  # `save` nests them, `save_weights` does not
             arrays: Arrays = {}
             for layer in map(_text, root.attrs["layer_names"]):

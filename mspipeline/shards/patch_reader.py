@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
+from mspipeline.hdf5 import open_hdf5
 from mspipeline.patches.gather import gather
 from mspipeline.patches.sampling import CaseVoxels, PatchSelection
 from mspipeline.shards.blocks import Augment, BlockReader, Indices, Unit
@@ -131,8 +131,8 @@ def _voxels(file: Any) -> CaseVoxels:
 
 
 def _open(path: Path, entry: PatchEntry) -> Any:
-    """The shard of a case, open. No chunk is read twice, so none is cached; shards never change, so none is locked."""
-    file = h5py.File(path, "r", rdcc_nbytes=0, locking=False)
+    """The shard of a case, open. No chunk is read twice, so none is cached."""
+    file = open_hdf5(path, rdcc_nbytes=0)
     try:
         found = (int(file.attrs["schema_version"]), str(file.attrs["case"]), tuple(file["image"].shape))
         expected = (SCHEMA_VERSION, entry.case, (*entry.volume_shape, entry.image_shape[3]))

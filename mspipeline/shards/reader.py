@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from mspipeline.errors import ShardError
+from mspipeline.hdf5 import open_hdf5, refusal
 from mspipeline.shards.epochs import EpochReader
 from mspipeline.shards.manifest import REMEDY, CaseEntry, ShardEntry
 from mspipeline.shards.writer import SCHEMA_VERSION
@@ -175,8 +175,8 @@ class _OpenShards:
 
 
 def _open(path: Path, entry: CaseEntry) -> Any:
-    """The shard of a case, open. No chunk is read twice, so none is cached; shards never change, so none is locked."""
-    file = h5py.File(path, "r", rdcc_nbytes=0, locking=False)
+    """The shard of a case, open. No chunk is read twice, so none is cached."""
+    file = open_hdf5(path, rdcc_nbytes=0)
     try:
         found = (int(file.attrs["schema_version"]), str(file.attrs["case"]), tuple(file["image"].shape))
         expected = (SCHEMA_VERSION, entry.case, (entry.slices, *entry.image_shape))
@@ -190,5 +190,10 @@ def _open(path: Path, entry: CaseEntry) -> Any:
 
 def damaged(path: Path, entry: ShardEntry, error: BaseException) -> ShardError:
     """The line for a shard that h5py cannot read."""
+    if reason := refusal(error):
+        return ShardError(
+            f"{path}: shard of case {entry.case} cannot be read ({reason}); it may be whole: see whether its disk "
+            "and its permissions are in order"
+        )
     said = " ".join(str(error).split())
     return ShardError(f"{path}: shard of case {entry.case} is missing or damaged ({said}); delete it and {REMEDY}")

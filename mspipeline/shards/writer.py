@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
+from mspipeline import hdf5
 from mspipeline.errors import ShapeError, ShardError
 from mspipeline.files import sha256_file, write_bytes
 from mspipeline.preprocess.intensity import Statistics
@@ -99,7 +99,7 @@ def write_shard(
 
 def in_memory(case: str) -> Any:
     """A new HDF5 file in memory, to be filled and given to `store`."""
-    return h5py.File(f"{case}.h5", "w", driver="core", backing_store=False, block_size=GROWTH_BYTES, track_order=False)
+    return hdf5.in_memory(f"{case}.h5", block_size=GROWTH_BYTES)
 
 
 def chunk_options(compression: str) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def read_entry(shards: Path, case: str) -> tuple[CaseEntry | PatchEntry, str, di
     """
     path = shard_path(shards, case)
     try:
-        with h5py.File(path, "r") as file:
+        with hdf5.open_hdf5(path) as file:
             for data in file.values():
                 for place in data.iter_chunks() if data.chunks else [...]:
                     data[place]

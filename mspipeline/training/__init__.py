@@ -1,5 +1,5 @@
 """Training without knowing a framework: the loop, the scores of an epoch, checkpoints, the losses' reference.
 
-May import: h5py, NumPy; `backends.base`, `backends.process_group`, `config`, `errors`, `files`, `labels`, `metrics`,
+May import: NumPy; `backends.base`, `backends.process_group`, `config`, `errors`, `files`, `hdf5`, `labels`, `metrics`,
 `network`, `runs`, `telemetry`.
 """

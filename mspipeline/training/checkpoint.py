@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from mspipeline.backends.base import State
 from mspipeline.errors import RunFolderError
 from mspipeline.files import whole_file
+from mspipeline.hdf5 import is_dataset, open_hdf5, refusal
 from mspipeline.network.weights import Weights
 
 SCHEMA_VERSION = 1
@@ -34,7 +34,7 @@ class Checkpoint:
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all. Raises StorageError."""
-    with whole_file(path) as partial, h5py.File(partial, "w", libver="latest") as file:
+    with whole_file(path) as partial, open_hdf5(partial, "w", libver="latest") as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs["graph_hash"] = checkpoint.graph_hash
         file.attrs["config_hash"] = checkpoint.config_hash
@@ -49,7 +49,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises RunFolderError where it is missing, corrupt or of another schema."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             if file.attrs["schema_version"] != SCHEMA_VERSION:
                 raise RunFolderError(
                     f"{path}: schema version {file.attrs['schema_version']}, expected {SCHEMA_VERSION}"
@@ -62,7 +62,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             state: State = {}
 
             def collect(name: str, item: Any) -> None:
-                if isinstance(item, h5py.Dataset):
+                if is_dataset(item):
                     state[name] = np.asarray(item)
 
             if "state" in file:
@@ -72,4 +72,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except FileNotFoundError:
         raise RunFolderError(f"{path}: no such checkpoint; train this run first") from None
     except (OSError, KeyError, json.JSONDecodeError) as error:
+        if reason := refusal(error):
+            raise RunFolderError(
+                f"{path}: cannot be read ({reason}); the checkpoint may be whole: see whether its disk and its "
+                "permissions are in order"
+            ) from error
         raise RunFolderError(f"{path}: not a readable checkpoint ({error}); train this run again") from error

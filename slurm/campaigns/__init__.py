@@ -9,6 +9,6 @@ progress.py  how far a cell is, told from its files alone; look.py reads only wh
 logs.py      what a cell's programs wrote, attempt after attempt
 gaps.py      cells that never began, as rows of the tables
 
-May import: pyarrow; `config`, `errors`, `files`, `models.catalogue`, `network.cost`, `preprocess`, `runs`, `slurm`,
-`telemetry`.
+May import: pyarrow; `config`, `errors`, `files`, `models.catalogue`, `network.cost`, `parallel.lock`, `preprocess`,
+`runs`, `slurm`, `telemetry`.
 """

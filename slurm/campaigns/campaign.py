@@ -31,19 +31,18 @@ from mspipeline.errors import (
     Interrupted,
     Preempted,
     RunFolderError,
-    StorageError,
     SuiteError,
     TableError,
     UsageError,
 )
 from mspipeline.files import read_json, write_bytes, write_json
+from mspipeline.parallel.lock import held, hold, holder_of
 from mspipeline.slurm.campaigns.follow import CellsFailed, Follower, Observer
 from mspipeline.slurm.campaigns.look import Look
 from mspipeline.slurm.campaigns.progress import CellState
 from mspipeline.slurm.campaigns.record import HASHES, CampaignRecord, manifest_hashes, manifest_path, same_or_refuse
 from mspipeline.slurm.cells import Cell, cells
 from mspipeline.slurm.inside.attempt import read_attempt, utc_now
-from mspipeline.slurm.lock import held, hold
 from mspipeline.slurm.site import Site
 from mspipeline.slurm.submission import around, submit
 from mspipeline.slurm.submission.arrays import chains
@@ -323,17 +322,12 @@ class Campaign:
     def _alone(self) -> Iterator[None]:
         """Refuse a second process that would run this campaign."""
         path = self.folder / "lock"
-        with hold(path, wait_s=1.0) as descriptor:
-            if descriptor is None:
-                holder = path.read_text(encoding="utf-8").strip() or "another process"
+        with hold(path, wait_s=1.0) as lock:
+            if lock is None:
                 raise UsageError(
-                    f"{self.folder}: already run by {holder}; follow it with `mspipeline status {self.folder}` "
-                    f"or stop it with `mspipeline cancel {self.folder}`"
+                    f"{self.folder}: already run by {holder_of(path) or 'another process'}; follow it with "
+                    f"`mspipeline status {self.folder}` or stop it with `mspipeline cancel {self.folder}`"
                 )
-            try:
-                path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-            except OSError as error:
-                raise StorageError(f"{path}: cannot be written ({error.strerror}); free some space") from error
             (self.folder / "cancel").unlink(missing_ok=True)
             yield
 

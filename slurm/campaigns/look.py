@@ -20,9 +20,9 @@ from pathlib import Path
 
 from mspipeline.errors import RunFolderError, StorageError
 from mspipeline.files import write_bytes
+from mspipeline.parallel.lock import hold
 from mspipeline.slurm.campaigns.progress import CellFiles, CellState, liveness, read_files, state_of, unreadable
 from mspipeline.slurm.cells import Cell
-from mspipeline.slurm.lock import hold
 
 SCHEMA_VERSION = 1
 FIELDS = tuple(each.name for each in fields(CellState))
@@ -114,6 +114,6 @@ def _write(path: Path, done: dict[str, tuple[int, CellState]]) -> None:
     # Not asdict, which copies each value with care and takes longer than all the rest.
     cells = {name: (changed, {key: getattr(state, key) for key in FIELDS}) for name, (changed, state) in done.items()}
     text = json.dumps({"schema_version": SCHEMA_VERSION, "cells": cells}, default=str)
-    with suppress(StorageError), hold(path.with_suffix(".lock")) as descriptor:
-        if descriptor is not None:
+    with suppress(StorageError), hold(path.with_suffix(".lock")) as lock:
+        if lock is not None:
             write_bytes(path, text.encode())

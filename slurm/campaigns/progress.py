@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from mspipeline.errors import BackendError, DataError, RunFolderError, StorageError
 from mspipeline.files import read_json
+from mspipeline.parallel.lock import held
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.slurm.campaigns.ending import INTERRUPTED_CODES, KILLED, Ending, read_ending
 from mspipeline.slurm.cells import Cell
 from mspipeline.slurm.inside.attempt import AttemptRecord, read_attempt
-from mspipeline.slurm.lock import held
 from mspipeline.slurm.submission import submit
 from mspipeline.slurm.submission.queue import QUEUE
 from mspipeline.slurm.submission.submit import Submission, begun, read_submission

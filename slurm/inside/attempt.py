@@ -23,7 +23,7 @@ import submitit
 from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError, DataError, Interrupted, Preempted, RunFolderError, StorageError, SuiteError
 from mspipeline.files import read_json, write_json
-from mspipeline.slurm.lock import hold
+from mspipeline.parallel.lock import hold
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 LOCK_WAIT_S = 1.0
@@ -189,11 +189,11 @@ def _run_commands(commands: Sequence[Sequence[str]], folder: Path, log: Path | N
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be made ({error.strerror}); free some space") from error
-    with hold(folder / "lock", wait_s=LOCK_WAIT_S) as descriptor:
-        if descriptor is None:
+    with hold(folder / "lock", wait_s=LOCK_WAIT_S) as lock:
+        if lock is None:
             print(f"{folder}: another attempt of this cell is running; this one ends")
             return 0
-        runner = _Runner(descriptor)
+        runner = _Runner(lock.descriptor)
         earlier = read_attempt(folder)
         if earlier is not None:
             with suppress(StorageError):  # for `logs` alone

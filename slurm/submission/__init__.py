@@ -7,5 +7,5 @@ around.py    the jobs before and after the cells: the preparation, the tables
 dispatch.py  cells handed over, with all that they wait for and that waits for them
 queue.py     SLURM's queue, asked and told
 
-May import: psutil, submitit; `config`, `errors`, `files`, `slurm`.
+May import: psutil, submitit; `config`, `errors`, `files`, `parallel.lock`, `slurm`.
 """

@@ -32,12 +32,12 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError, JobPaths
 from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError, StorageError
 from mspipeline.files import read_json, write_json
+from mspipeline.parallel.lock import held
 from mspipeline.slurm import processes
 from mspipeline.slurm.checks.cluster_facts import minutes
 from mspipeline.slurm.inside.attempt import AttemptRecord, read_attempt, run_commands, utc_now
 from mspipeline.slurm.inside.element import Work, run_element
 from mspipeline.slurm.inside.node import Surroundings
-from mspipeline.slurm.lock import held
 from mspipeline.slurm.site import Site
 from mspipeline.slurm.srun import outside_of_jobs
 from mspipeline.slurm.submission import queue

@@ -67,7 +67,7 @@ def add_attempt(
     peak: int | None = None,
 ) -> TelemetryPaths:
     """Telemetry with a sample of the tree each second from 1 s on, and events (second, kind, phase, epoch)."""
-    telemetry = paths.next_attempt(job)
+    telemetry = paths.new_attempt(job)
     with StreamWriter(telemetry.samples, SAMPLES_STREAM) as stream:
         for second, rss_bytes in enumerate(rss, start=1):
             row = {"run_id": run_id, "scope": "process_tree", "monotonic_ns": second * SECOND, "rss_bytes": rss_bytes}

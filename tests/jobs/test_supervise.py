@@ -51,7 +51,7 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SL
 
 @pytest.fixture
 def telemetry(tmp_path: Path) -> TelemetryPaths:
-    return RunPaths(tmp_path / "run").next_attempt("train")
+    return RunPaths(tmp_path / "run").new_attempt("train")
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 
 from mspipeline.errors import RunFolderError
+from mspipeline.parallel.lock import held, hold
 from mspipeline.slurm.inside.attempt import read_attempt, run_commands
-from mspipeline.slurm.lock import held, hold
 from tests.slurm.process_watch import wait_for
 
 RUN = (

@@ -137,7 +137,7 @@ def test_what_an_earlier_attempt_wrote_to_the_same_log_says_nothing_of_this_one(
 
 def test_a_kill_near_the_limit_of_memory_is_told_as_such_by_the_samples(tmp_path):
     def sampled(gib):
-        paths = RunPaths(tmp_path).next_attempt("train")
+        paths = RunPaths(tmp_path).new_attempt("train")
         with StreamWriter(paths.samples, SAMPLES_STREAM) as stream:
             stream.write([{**Identity("r").stamp(), "scope": "process_tree", "rss_bytes": int(gib * 2**30)}])
 

@@ -12,12 +12,12 @@ import pytest
 
 from mspipeline.config import TrainingSettings
 from mspipeline.files import write_json
+from mspipeline.parallel.lock import hold
 from mspipeline.runs import RunPaths, write_rows
 from mspipeline.slurm.campaigns import look as looking
 from mspipeline.slurm.campaigns.look import Look
 from mspipeline.slurm.campaigns.progress import cell_state
 from mspipeline.slurm.cells import cells
-from mspipeline.slurm.lock import hold
 from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.telemetry.schema import CASES, EPOCHS
 

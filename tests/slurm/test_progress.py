@@ -8,10 +8,10 @@ import psutil
 import pytest
 
 from mspipeline.config import TrainingSettings
+from mspipeline.parallel.lock import hold
 from mspipeline.runs import RunPaths, write_rows
 from mspipeline.slurm.campaigns.progress import cell_state, last_lines
 from mspipeline.slurm.cells import cells
-from mspipeline.slurm.lock import hold
 from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.telemetry.schema import CASES, EPOCHS
 

@@ -1,0 +1,50 @@
+"""What every process of the suite puts in order before anything else is imported. Standard library alone.
+
+A process may be started with its standard streams closed, with a character set that lacks most letters, or with a
+folder on PYTHONPATH whose `random.py` hides Python's own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from io import TextIOWrapper
+
+
+def begin() -> None:
+    """Call it first in every entry point."""
+    own_library_first()
+    open_streams()
+
+
+def own_library_first() -> None:
+    """Put Python's own modules before those of PYTHONPATH; the user's packages stay before the installed ones.
+
+    What the interpreter imports before any of our code runs (`os`, `re`, `io` and some more) can still be hidden.
+    """
+    places = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
+    zipped = f"python{sys.version_info[0]}{sys.version_info[1]}.zip"
+    own = [entry for entry in sys.path if entry in places or os.path.basename(entry) in ("lib-dynload", zipped)]
+    sys.path[:] = own + [entry for entry in sys.path if entry not in own]
+
+
+def open_streams() -> None:
+    """Open the null device in the place of each standard stream that is closed, and write any text to them.
+
+    Otherwise the next file that is opened gets the number of the closed stream, and what a library prints goes into
+    that file. What the character set of a stream lacks is written as an escape, such as \\xe9.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
