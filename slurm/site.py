@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 from mspipeline.config import Scalar, Strict, nearest, read_config
 from mspipeline.errors import ConfigError
 from mspipeline.slurm import modules, sbatch_options
-from mspipeline.slurm.srun import srun_words
+from mspipeline.slurm.srun import OF_ENVIRONMENT, srun_words
 
 BUILT_IN = Path(__file__).parent / "sites"
 RUNTIMES = ("none", "apptainer", "singularity", "podman", "docker")
@@ -96,7 +96,7 @@ class Site(Strict):
     scratch: fast folder of a node, TMPDIR of the cells. It and the binds may name variables of the job: `/local/$USER`.
     pass_environment: variables that enter the container besides PASSED of slurm.inside.container; `NAME` or `PREFIX_*`.
     modules: loaded before a cell starts; one that does not load ends the cell. mpi: what starts the ranks of a
-        preparation; mpi_plugin: srun's `--mpi`, pmi2 for MPICH and Intel MPI, pmix for Open MPI.
+        preparation; mpi_plugin: srun's `--mpi`, which follows from the MPI under mpi4py where it is unset.
     """
 
     schema_version: Literal[1] = 1
@@ -205,6 +205,11 @@ class Site(Strict):
             "add one to the site file or change `device` in the sweep"
         )
 
+    @property
+    def device_of_steps(self) -> str:
+        """The device of a campaign's other jobs, preparation and tables: a CPU, where the site has one."""
+        return "cpu" if any(each.device == "cpu" for each in self.partitions.values()) else "auto"
+
     def image_for(self, backend: str) -> str:
         """The image of a backend, as the container runtime takes it: a path, or a reference.
 
@@ -235,7 +240,7 @@ class Site(Strict):
 
     def mpi_command(self, ranks: int) -> list[str]:
         """What starts `ranks` copies of the command that follows it, a core each."""
-        start = srun_words(mpi=self.mpi_plugin, cpus=1) if self.mpi == "srun" else [self.mpi]
+        start = srun_words(mpi=self.mpi_plugin or OF_ENVIRONMENT, cpus=1) if self.mpi == "srun" else [self.mpi]
         return [*start, "-n", str(ranks)]
 
     def sbatch_of(self, partition: Partition) -> dict[str, Scalar]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+OF_ENVIRONMENT = "of-the-environment"
+"""As `mpi`: the plugin that the MPI of the job's environment understands. It is put in on the node, which has that."""
 _OF_USERS = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
 
 

@@ -108,7 +108,7 @@ def write_scripts(campaign: Campaign) -> list[Path]:
     site, folder = campaign.record.site, campaign.folder / "dry-run"
     shutil.rmtree(folder, ignore_errors=True)
     scripts: list[tuple[str, str, int, Shape, list[str]]] = []
-    device = around.device_of(site)
+    device = site.device_of_steps
     first = ""
     if campaign.to_prepare:
         first = "01-prepare"
@@ -173,7 +173,7 @@ def _around(campaign: Campaign, name: str) -> list[PlannedJobs]:
         return []
     shape = around.prepare_shape(campaign.record.sweep.prepare.ranks) if name == "prepare" else around.collect_shape()
     site = campaign.record.site
-    return [_row(name, *site.partition_for(around.device_of(site)), shape, 1)]
+    return [_row(name, *site.partition_for(site.device_of_steps), shape, 1)]
 
 
 def _row(steps: str, partition_name: str, partition: Partition, shape: Shape, jobs: int) -> PlannedJobs:

@@ -4,8 +4,10 @@ cluster_facts.py  partitions, nodes, accounts, QOS and MPI, as SLURM tells them
 site_check.py     what a site file names that is not there, and what is there instead
 host_check.py     modules, container runtime, images and folders on this machine
 probe.py          a job of ten seconds on each partition; probe_job.py is what it runs
+probe_mpi.py      a job of two ranks, in each image
 image.py          an image's digest, backend and version
 finding.py        one thing that was looked at: a line of `mspipeline doctor`
 
-May import: `config`, `errors`, `slurm.inside`, `slurm.modules`, `slurm.site`, `telemetry.gpu`.
+May import: `config`, `errors`, `slurm.inside`, `slurm.modules`, `slurm.sbatch_options`, `slurm.site`, `slurm.srun`,
+`telemetry.gpu`.
 """

@@ -1,6 +1,7 @@
 """A ten-second job on each partition of a site, which looks at what a cell would find there (slurm.checks.probe_job).
 
     mspipeline doctor --probe -> srun -> bash: clock, modules -> python -m mspipeline.slurm.checks.probe_job
+                              -> sbatch -> two ranks of MPI (probe_mpi.py)
 
 srun and not sbatch: what the node says comes back over SLURM's own line, even where the node does not see the folder.
 """
@@ -24,12 +25,17 @@ from pathlib import Path
 
 from mspipeline.slurm.checks.finding import Finding
 from mspipeline.slurm.checks.probe_job import LINE, MARK, Probe
+from mspipeline.slurm.checks.probe_mpi import mpi_findings
 from mspipeline.slurm.modules import NOT_BEGUN, plain_lines
+from mspipeline.slurm.sbatch_options import WHERE, words_of
 from mspipeline.slurm.site import Site
+from mspipeline.slurm.srun import outside_of_jobs, srun_words
 
 WAIT_S = 60
 """So long a probe waits for a free place on its partition."""
 RUN_S = 120
+MOST_CORES = 2
+"""Enough to tell a task that is bound to one core from one that has what it asked for."""
 CLOCK_TOLERANCE_S = 2.0
 """Farther apart, rows and log lines of several nodes are put in a wrong order."""
 
@@ -64,13 +70,16 @@ def probe_site(site: Site, folder: Path, *, wait_s: int = WAIT_S, run_s: int = R
     """
     with tempfile.TemporaryDirectory(prefix=".mspipeline-probe-", dir=folder) as shared:
         (Path(shared) / MARK).touch()
-        with ThreadPoolExecutor(len(site.partitions)) as pool:
+        with ThreadPoolExecutor(len(site.partitions) + 1) as pool:
+            ranks = pool.submit(mpi_findings, site, Path(shared).resolve(), wait_s + run_s)
             every = pool.map(lambda name: _probe(site, name, Path(shared).resolve(), wait_s, run_s), site.partitions)
-            return [finding for findings in every for finding in findings]
+            found = [finding for findings in every for finding in findings]
+            silent = _where(site.partition_for(site.device_of_steps)[0])  # a probe that heard nothing says why, once
+            return found if any(each.what == silent for each in found) else [*found, *ranks.result()]
 
 
 def srun_command(site: Site, partition_name: str, job_name: str, wait_s: int, script: str) -> list[str]:
-    """The command line of one probe: a cell's partition, account, QOS and gres, but one core and two minutes."""
+    """The command line of one probe: all that a cell asks for, but two cores at most and three minutes."""
     partition = site.partitions[partition_name]
     asked = {
         "partition": partition_name,
@@ -79,22 +88,26 @@ def srun_command(site: Site, partition_name: str, job_name: str, wait_s: int, sc
         "qos": partition.qos or site.qos,
         "gres": partition.gres,
         "ntasks": "1",
-        "cpus-per-task": "1",
         "time": "3",
-        "mpi": "none",
         "immediate": str(wait_s),
     }
-    return ["srun", *(f"--{key}={value}" for key, value in asked.items() if value), "bash", "-c", script]
+    words = [f"--{key}={value}" for key, value in asked.items() if value]
+    start = srun_words(mpi="none", cpus=min(partition.cpus or MOST_CORES, MOST_CORES))
+    where = {name: value for name, value in site.sbatch_of(partition).items() if name in WHERE}
+    return [*start, *words, *words_of(where), "bash", "-c", script]
+
+
+def _where(name: str) -> str:
+    return f"probe of {name!r}"
 
 
 def _probe(site: Site, name: str, shared: Path, wait_s: int, run_s: int) -> Iterable[Finding]:
     """One partition's findings, each under its name."""
     job_name = f"mspipeline-probe-{secrets.token_hex(4)}"
-    where = f"probe of {name!r}"
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_JOB", "SLURM_STEP"))}
+    where = _where(name)
     command = srun_command(site, name, job_name, wait_s, _script(site, name, shared))
     try:
-        heard, errors, late = _listen(command, inherited, wait_s + run_s)
+        heard, errors, late = _listen(command, outside_of_jobs(os.environ), wait_s + run_s)
     except OSError as error:
         return [Finding(where, "broken", f"srun: {error.strerror}", "work on a login node of the cluster")]
     if late:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def findings(probe: Probe) -> Iterator[Finding]:
     """Look at this node. Writes and removes a file in the folder and in scratch."""
     site = probe.site
     yield Finding("python", "ok", f"{sys.executable} has mspipeline {__version__}")
+    yield _cores(os.environ)
     yield _folder(Path(probe.folder))
     if site.scratch:
         yield _scratch(site.scratch)
@@ -60,6 +61,20 @@ def findings(probe: Probe) -> Iterator[Finding]:
         yield Finding(f"container {site.container}", "ok", path)
         for backend in sorted(site.images):
             yield _image(site, backend, probe.folder, gpu=gpu)
+
+
+def _cores(environ: Mapping[str, str]) -> Finding:
+    """How many cores this task may run on, beside how many it asked for."""
+    asked, has = environ.get("SLURM_CPUS_PER_TASK", ""), len(os.sched_getaffinity(0))
+    if not asked.isdecimal():
+        return Finding("cores", "missing", f"SLURM does not tell how many it gave; {has} may be used", "ask its staff")
+    if has < int(asked):
+        detail = f"{asked} were asked for and the task is bound to {has}: cells would be as slow as that"
+        return Finding("cores", "broken", detail, "ask the site's staff (TaskPlugin, TaskPluginParam of slurm.conf)")
+    bound = (
+        "" if has == int(asked) else f", of {has} that it sees: nothing binds, so `threads = 0` counts what was asked"
+    )
+    return Finding("cores", "ok", f"the task has the {asked} that it asked for{bound}")
 
 
 def _folder(folder: Path) -> Finding:

@@ -8,5 +8,5 @@ podman.py     a `podman run` that hears the signals SLURM sends
 
 Nothing here knows campaigns: only command lines and folders enter a job.
 
-May import: psutil, submitit; `config`, `errors`, `files`, `parallel.lock`, `slurm.checks.image`.
+May import: psutil, submitit; `config`, `errors`, `files`, `parallel.lock`, `slurm.checks.image`, `slurm.srun`.
 """

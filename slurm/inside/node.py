@@ -20,6 +20,7 @@ from mspipeline.errors import ConfigError, Preempted
 from mspipeline.slurm.checks.image import commit_of, digest_of, look_into
 from mspipeline.slurm.inside.attempt import run_commands
 from mspipeline.slurm.inside.container import Bind, Container, argv, expand, parse_bind, passed
+from mspipeline.slurm.srun import OF_ENVIRONMENT
 
 DIGEST = "MSPIPELINE_IMAGE_DIGEST"
 COMMIT = "MSPIPELINE_COMMIT"
@@ -70,13 +71,7 @@ def run_inside(
     if given.scratch is not None:
         os.environ["TMPDIR"] = expand(given.scratch, os.environ)
         Path(os.environ["TMPDIR"]).mkdir(parents=True, exist_ok=True)
-    container = container_of(given, cell_folder, os.environ)
-    launchers = given.launchers or ((),) * len(commands)
-    several = given.container != "none"  # ranks differ in their variables, so each enters the image by itself
-    lines = [
-        [*start, *(_enter(given, cell_folder, line) if start and several else _line(container, line))]
-        for start, line in zip(launchers, commands, strict=True)
-    ]
+    lines = command_lines(commands, cell_folder, given)
     if given.container in ("docker", "podman"):  # each machine has images of its own
         try:
             look_into(given.container, given.image)
@@ -84,6 +79,28 @@ def run_inside(
             says = 'echo "error: $1"; exit "$2"'
             lines = [["sh", "-c", says, "sh", f"{os.uname().nodename}: {error}", str(error.exit_code)] for _ in lines]
     return run_commands(lines, cell_folder, log, given.tries)
+
+
+def command_lines(commands: Sequence[Sequence[str]], cell_folder: str, given: Surroundings) -> list[list[str]]:
+    """The commands as they run in this job: behind their launchers, in the site's image."""
+    container = container_of(given, cell_folder, os.environ)
+    several = given.container != "none"  # ranks differ in their variables, so each enters the image by itself
+    lines = []
+    for start, line in zip(given.launchers or ((),) * len(commands), commands, strict=True):
+        enter = _enter(given, cell_folder, line) if start and several else _line(container, line)
+        lines.append([*_with_plugin(start, container, line[0]), *enter])
+    return lines
+
+
+def _with_plugin(start: Sequence[str], container: Container, python: str) -> list[str]:
+    """A launcher's words, srun's plugin put in where it is to follow from the MPI there; the cluster's own if none."""
+    word = f"--mpi={OF_ENVIRONMENT}"
+    if word not in start:
+        return list(start)
+    asks = _line(container, [python, "-P", "-m", "mspipeline.shards.launchers"])
+    asked = subprocess.run(asks, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    plugin = asked.stdout.strip() if asked.returncode == 0 else ""
+    return [f"--mpi={plugin}" if each == word else each for each in start if plugin or each != word]
 
 
 def _line(container: Container, command: Sequence[str]) -> list[str]:

@@ -5,6 +5,9 @@ SLURM sends CONT and TERM to every process of a job at once. `podman run` passes
 no child of the job, works on beside the cell's next attempt. (Seen with Podman 4.3: every second requeue.)
 
 So the container is started detached, with the job's own output, and signals go straight to its first process.
+
+PMI-2, by which srun and mpirun introduce ranks to each other, speaks through a file that is open in each rank. Podman
+closes all but those that it is told to keep, which it counts from 3: there that file is put.
 """
 
 from __future__ import annotations
@@ -39,8 +42,22 @@ def detached(command: Sequence[str], pidfile: str, name: str) -> list[str]:
     return [*start, "--detach", "--log-driver", "passthrough", "--pidfile", pidfile, "--name", name, "--replace", *rest]
 
 
-def run(command: Sequence[str], name: str) -> int:
-    """Run a container to its end, INT, TERM and USR2 passed on to it; its exit code, 125 where it did not start."""
+def with_pmi(command: Sequence[str], descriptor: int) -> list[str]:
+    """The `podman run ...` whose container has this open file as its number 3. Run it with the file passed on.
+
+    >>> with_pmi(["podman", "run", "--env", "PMI_FD=13", "app:1"], 13)[-6:]
+    ['podman', 'run', '--preserve-fds=1', '--env', 'PMI_FD=3', 'app:1']
+    """
+    moved = ["PMI_FD=3" if word == f"PMI_FD={descriptor}" else word for word in command[2:]]
+    opened = ["bash", "-c", f'exec 3<&{descriptor}; exec "$@"', "bash"]
+    return [*opened, *command[:2], "--preserve-fds=1", *moved]
+
+
+def run(command: Sequence[str], name: str, pmi: int | None = None) -> int:
+    """Run a container to its end, INT, TERM and USR2 passed on to it; its exit code, 125 where it did not start.
+
+    pmi: an open file of this process that the container is to have.
+    """
     asked: list[int] = []
     pidfd: int | None = None
 
@@ -54,7 +71,11 @@ def run(command: Sequence[str], name: str) -> int:
         signal.signal(number, receive)
     with tempfile.TemporaryDirectory() as folder:
         pidfile = Path(folder) / "pid"
-        started = subprocess.run(detached(command, str(pidfile), name), stdin=subprocess.DEVNULL, check=False)
+        start = detached(command, str(pidfile), name)
+        kept = [] if pmi is None else [pmi]
+        for descriptor in kept:
+            start = with_pmi(start, descriptor)
+        started = subprocess.run(start, stdin=subprocess.DEVNULL, pass_fds=kept, check=False)
         if started.returncode:
             _podman("rm", "--force", "--ignore", name)
             return CANNOT_START if started.returncode > 0 else 128 - started.returncode
@@ -85,8 +106,10 @@ def main() -> int:
     """Run the command line that was given. The name is that of the folder where it works and of its rank."""
     command = sys.argv[1:]
     folder = command[command.index("--workdir") + 1] if "--workdir" in command else ""
-    mark = hashlib.sha256(f"{folder} {os.environ.get('SLURM_PROCID', '0')}".encode()).hexdigest()[:16]
-    return run(command, f"mspipeline-{mark}")
+    rank = " ".join(os.environ.get(name, "0") for name in ("SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK"))
+    mark = hashlib.sha256(f"{folder} {rank}".encode()).hexdigest()[:16]
+    pmi = os.environ.get("PMI_FD", "")
+    return run(command, f"mspipeline-{mark}", int(pmi) if pmi.isdecimal() and f"PMI_FD={pmi}" in command else None)
 
 
 if __name__ == "__main__":

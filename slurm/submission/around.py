@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from mspipeline.config import CollectJob, PrepareJob, Strict
+from mspipeline.errors import ConfigError
 from mspipeline.files import write_json
 from mspipeline.slurm import modules
 from mspipeline.slurm.campaigns.ending import INTERRUPTED_CODES
@@ -75,7 +76,15 @@ def collect_shape(jobs: Sequence[str] = ()) -> Shape:
 
 
 def prepare_order(folder: Path, job: PrepareJob, site: Site, ranks: int, python: str) -> Order:
-    """The preparation, under MPI where it has several ranks."""
+    """The preparation, under MPI where it has several ranks.
+
+    Raises ConfigError where the site's container keeps them from each other.
+    """
+    if ranks > 1 and site.container == "docker":
+        raise ConfigError(
+            f"site {site.name}: prepare.ranks = {ranks}, but Docker's daemon starts containers outside of the job, "
+            "where MPI does not reach them; set ranks = 1 in the sweep, or use Podman or Apptainer"
+        )
     config = _config(folder, "prepare", job)
     command = [python, "-P", "-m", "mspipeline.jobs", "prepare", str(config)]
     return Order("prepare", [command], folder / "prepare", launchers=[site.mpi_command(ranks) if ranks > 1 else []])
@@ -96,7 +105,7 @@ def hand_over(site: Site, folder: Path, order: Order, surroundings: Surroundings
     logs = folder / "logs" / order.name
     number = len(list(logs.iterdir())) if logs.exists() else 0
     (handle,) = submit.submit_together(
-        site, device_of(site), [order], logs / str(number), name=order.name, surroundings=surroundings, shape=shape
+        site, site.device_of_steps, [order], logs / str(number), name=order.name, surroundings=surroundings, shape=shape
     )
     return handle.submission
 
@@ -105,11 +114,6 @@ def stop(campaign_folder: Path) -> None:
     """Take these jobs out of the queue; asking again does no harm."""
     there = [read_submission(campaign_folder / name) for name in ("prepare", "collect")]
     queue.cancel([job for each in there if each is not None and submit.queued(each) for job in each.jobs])
-
-
-def device_of(site: Site) -> str:
-    """Where these jobs go: to a CPU partition, where the site has one."""
-    return "cpu" if any(each.device == "cpu" for each in site.partitions.values()) else "auto"
 
 
 def python_of(site: Site) -> str:

@@ -99,13 +99,14 @@ def test_only_what_is_named_enters_an_image():
         "SLURM_PROCID": "1",
         "PMI_RANK": "0",
         "PMIX_RANK": "0",
+        "UCX_TLS": "tcp",
         "HOME": "/home/ada",
         "LD_PRELOAD": "x",
         "TMPDIR": "/t",
     }
     fixed = {"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1"}
-    assert passed(job) == {"SLURM_PROCID": "1", "PMI_RANK": "0", "TMPDIR": "/t", **fixed}
-    assert passed(job, ["PMIX_*"])["PMIX_RANK"] == "0"
+    assert passed(job) == {"SLURM_PROCID": "1", "PMI_RANK": "0", "PMIX_RANK": "0", "TMPDIR": "/t", **fixed}
+    assert passed(job, ["UCX_*"])["UCX_TLS"] == "tcp"
     assert passed({"PYTHONNOUSERSITE": "0"}, ["PYTHON*"])["PYTHONNOUSERSITE"] == "1"
 
 

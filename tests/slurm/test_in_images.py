@@ -8,7 +8,8 @@ import pytest
 
 from mspipeline import __version__
 from mspipeline.collect.tables import collect
-from mspipeline.config import TrainingSettings
+from mspipeline.config import PrepareJob, TrainingSettings
+from mspipeline.errors import ConfigError
 from mspipeline.files import read_json
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.slurm.campaigns.campaign import Campaign
@@ -19,9 +20,12 @@ from mspipeline.slurm.checks.probe import probe_site
 from mspipeline.slurm.inside.attempt import read_attempt
 from mspipeline.slurm.inside.node import Surroundings
 from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.submission.around import prepare_order
+from mspipeline.slurm.submission.shape import Shape
 from mspipeline.slurm.submission.submit import Order, read_submission, submit_together
 from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.telemetry.schema import EPOCHS
+from tests.mpi_launch import require_mpi
 from tests.slurm.campaign_program import cell_commands
 from tests.slurm.image_runtimes import BINDS, COMMIT, LABELS, NoRuntime, start_runtime
 from tests.slurm.process_watch import wait_for
@@ -136,6 +140,37 @@ def test_a_probe_starts_the_image_on_the_node(cluster, runtime, tmp_path):
         f"{runtime.image} runs, version {__version__}",
     )
     assert found[f"container {runtime.name}"].state == "ok"
+
+
+def test_a_probe_starts_ranks_of_mpi_inside_the_image(cluster, runtime, tmp_path):
+    require_mpi()
+    (found,) = (each for each in probe_site(site_of(runtime), tmp_path) if ": MPI" in each.what)
+    if runtime.name == "docker":
+        assert (found.state, "outside of the job" in found.detail) == ("missing", True)
+    else:
+        assert found.state == "ok", found
+        assert found.detail.startswith("2 ranks of MPICH")
+        assert "by srun --mpi=pmi2, on c" in found.detail
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_ranks_inside_an_image_find_each_other(cluster, runtime, tmp_path, nodes):
+    require_mpi()
+    site = site_of(runtime, partitions={"cpu": Partition(cpus=2 * nodes, mem_gb=2, time_min=5)})
+    if runtime.name == "docker":
+        with pytest.raises(ConfigError, match=r"prepare\.ranks = 2, but Docker's daemon starts containers outside"):
+            prepare_order(tmp_path, PrepareJob(dataset=tmp_path, output=tmp_path), site, 2, "python")
+        return
+    seen = Surroundings(container=runtime.name, image=runtime.image, binds=BINDS, folders=(str(tmp_path),))
+    joins = ["python", "-P", "-m", "mspipeline.shards.launchers"]
+    order = Order("ranks", [joins], tmp_path / "cell", launchers=[[*site.mpi_command(2), f"--nodes={nodes}"]])
+    shape = Shape(tasks=2, tells_end=True)
+    (handle,) = submit_together(site, "cpu", [order], tmp_path / "logs", name="ranks", surroundings=seen, shape=shape)
+    wait_for(handle.ended, 120)
+    log = handle.submission.log.read_text()
+    assert read_attempt(tmp_path / "cell").exit_code == 0, log
+    (answer,) = (json.loads(line) for line in log.splitlines() if line.startswith("{"))
+    assert (answer["ranks"], len(set(answer["hosts"]))) == (2, nodes)
 
 
 def test_an_image_that_the_node_lacks_ends_the_cell_with_a_line_that_says_so(cluster, runtime, make_campaign):

@@ -2,6 +2,7 @@
 
 import os
 import time
+from importlib.util import find_spec
 
 import pytest
 
@@ -26,11 +27,14 @@ def test_a_probe_says_which_node_it_was_and_that_a_cell_could_run_there(cluster,
     assert {name: state for name, (state, _) in said.items()} == {
         "clock": "ok",
         "python": "ok",
+        "cores": "ok",
+        "MPI": "ok" if find_spec("mpi4py") else "missing",
         "output folder": "ok",
         f"scratch {tmp_path}/scratch/$SLURM_JOB_ID": "ok",
         "bind /usr:ro": "ok",
     }
     assert said["output folder"][1] == f"{tmp_path} is seen and can be written"
+    assert said["cores"][1].startswith("the task has the 2 that it asked for")
     assert list(tmp_path.glob(".mspipeline*")) == []
     assert list((tmp_path / "scratch").iterdir()) == []
 
@@ -38,7 +42,10 @@ def test_a_probe_says_which_node_it_was_and_that_a_cell_could_run_there(cluster,
 def test_partitions_are_probed_at_once_and_a_gpu_that_no_driver_knows_is_told(cluster, tmp_path):
     gpu = Partition(device="gpu", gres="gpu:t4:1")
     found = probe_site(site(partitions={"cpu": Partition(), "gpu_t4": gpu}), tmp_path)
-    assert {each.what.partition(" on ")[0] for each in found} == {"probe of 'cpu'", "probe of 'gpu_t4'"}
+    assert {each.what.partition(" on ")[0].partition(":")[0] for each in found} == {
+        "probe of 'cpu'",
+        "probe of 'gpu_t4'",
+    }
     (on_gpu,) = (each for each in found if each.what.endswith(": GPU"))
     assert "CUDA_VISIBLE_DEVICES is 0" in on_gpu.detail
 

@@ -156,7 +156,7 @@ SRUN = ("srun", "--export=ALL", "--kill-on-bad-exit=1")
 @pytest.mark.parametrize(
     ("values", "command"),
     [
-        ({}, [*SRUN, "--cpus-per-task=1", "-n", "4"]),
+        ({}, [*SRUN, "--mpi=of-the-environment", "--cpus-per-task=1", "-n", "4"]),
         ({"mpi_plugin": "pmi2"}, [*SRUN, "--mpi=pmi2", "--cpus-per-task=1", "-n", "4"]),
         ({"mpi": "mpirun"}, ["mpirun", "-n", "4"]),
     ],

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from mspipeline.errors import ConfigError
+from mspipeline.slurm.checks.probe import probe_site
 from mspipeline.slurm.inside.attempt import read_attempt
 from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.srun import srun_words
@@ -83,6 +84,21 @@ def test_a_cell_that_ends_with_its_own_code_has_them_too(cluster, tmp_path):
 def test_where_the_partition_names_none_a_cell_has_what_slurm_gave_it(cluster, tmp_path):
     where = site(partitions={"cpu": Partition(time_min=5)}, sbatch={"mincpus": 2})
     assert said(done(tmp_path, COUNT, where)) == ["cores 2 2"]
+
+
+@pytest.mark.parametrize(
+    ("binding", "state", "words"),
+    [
+        ("cores", "ok", "the task has the 2 that it asked for"),
+        ("map_cpu:0", "broken", "2 were asked for and the task is bound to 1: cells would be as slow as that"),
+    ],
+)
+def test_a_probe_compares_the_cores_that_it_has_with_those_that_it_asked_for(
+    cluster, tmp_path, monkeypatch, binding, state, words
+):
+    monkeypatch.setenv("SLURM_CPU_BIND", binding)
+    (cores,) = (each for each in probe_site(site(), tmp_path) if each.what.endswith(": cores"))
+    assert (cores.state, cores.detail) == (state, words)
 
 
 def test_packed_cells_share_the_cores_of_their_job(cluster, tmp_path):
