@@ -26,7 +26,7 @@ from mspipeline.telemetry.schema import CASES, LESIONS
 from mspipeline.training.protocols import Stop
 from mspipeline.volume import BoolArray
 
-HELD_OUT: tuple[Subset, ...] = ("validation", "test")
+NOT_TRAINED_ON: tuple[Subset, ...] = ("validation", "test")
 Row = dict[str, Any]
 
 
@@ -92,7 +92,7 @@ def check_same_data(run: Path, record: RunRecord, shards: Path, manifest: Manife
 
 def _entries(job: EvaluateJob, manifest: Manifest) -> list[tuple[Subset, Entry]]:
     """The cases to score, with their subset."""
-    subsets = job.subsets or tuple(subset for subset in HELD_OUT if manifest.split.cases(subset))
+    subsets = job.subsets or tuple(subset for subset in NOT_TRAINED_ON if manifest.split.cases(subset))
     if not subsets:
         raise UsageError(
             f"{job.shards}: the split holds out no cases, so there is nothing to evaluate; name `--subset train` to "

@@ -96,7 +96,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     shards: Annotated[Path, typer.Argument(help="The shards it was trained on.")],
     subset: Annotated[
-        list[str] | None, typer.Option(help="train, validation or test; repeatable. [default: those held out]")
+        list[str] | None, typer.Option(help="train, validation or test; repeatable. [default: validation and test]")
     ] = None,
     checkpoint: Checkpoint = "best",
     batch_size: BatchSize = None,

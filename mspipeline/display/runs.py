@@ -62,7 +62,6 @@ def print_cases(folder: Path, *, as_json: bool) -> None:
     for subset in dict.fromkeys(row["subset"] for row in rows):
         dice = [row["dice"] for row in rows if row["subset"] == subset and row["dice"] == row["dice"]]
         if dice:
-            stdout.print(
-                f"{subset}: median Dice {statistics.median(dice):.3f} over {len(dice)} cases with a defined Dice"
-            )
+            cases = "1 case" if len(dice) == 1 else f"{len(dice)} cases"
+            stdout.print(f"{subset}: median Dice {statistics.median(dice):.3f} over {cases} with a defined Dice")
     stdout.print("scored on each scan's own grid; a dash is undefined (no lesion in truth or prediction)")

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mspipeline.report import plots
+from mspipeline.report.collapse import left_out
 from mspipeline.report.comparison import Comparison
 from mspipeline.report.definitions import HELD_OUT
 from mspipeline.report.findings import ranking
@@ -76,11 +77,12 @@ def dots(scores: pa.Table, comparison: Comparison) -> list[Figure]:
     groups = [comparison.groups[index] for index in shown]
     place = pc.index_in(scores["group"], value_set=pa.array(shown, pa.int32()))
     scores = scores.set_column(scores.column_names.index("group"), "group", place).filter(pc.is_valid(place))
+    without = " that did not collapse" if left_out(comparison.collapsed) else ""
     figures: list[Figure] = []
     for subset in HELD_OUT:
         count = len(set(scores.filter(pc.equal(scores["subset"], subset))["case"].to_pylist()))
         if count:
-            words = f"Dice of the {_SUBSET_WORDS[subset]}, each the mean over a group's runs that did not collapse."
+            words = f"Dice of the {_SUBSET_WORDS[subset]}, each the mean over a group's runs{without}."
             caption = f"{words} {_drawing_note(comparison)}".strip()
             svg = plots.case_dots(scores, groups, subset)
             figures.append(Figure(svg, caption, f"Dot plot of the Dice of {count} {_SUBSET_WORDS[subset]}"))
