@@ -85,7 +85,8 @@ def library_here() -> str:
 
 
 def _line_of(version: str) -> str:
-    return " ".join(version.partition("\n")[0].strip(" \0").split())
+    """Name and number of a library: `Open MPI v4.1.4` of a line that goes on with package and revision."""
+    return " ".join(version.partition("\n")[0].partition(",")[0].strip(" \0").split())
 
 
 def _mpi(launch: Launch) -> Any:

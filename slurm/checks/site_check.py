@@ -216,7 +216,7 @@ def _mpi(site: Site, facts: ClusterFacts) -> Iterator[Finding]:
         remedy = "correct mpi_plugin in the site file"
         yield Finding(what, "broken", f"no plugin {site.mpi_plugin!r}; it has {_listed(facts.mpi_plugins)}", remedy)
     else:
-        plugin = f"plugin {site.mpi_plugin}" if site.mpi_plugin else "the cluster's own plugin"
+        plugin = f"plugin {site.mpi_plugin}" if site.mpi_plugin else "that of the environment's MPI"
         yield Finding(what, "ok", plugin if site.mpi == "srun" else str(shutil.which(site.mpi)))
 
 
