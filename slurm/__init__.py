@@ -9,6 +9,7 @@ submission/    cells handed to a site as jobs
 campaigns/     the folder of a campaign, and all that is told from it
 srun.py, modules.py, sbatch_options.py  how jobs and their steps are asked for, and what is loaded before their work
 processes.py   processes of this host, found again
+program_environment.py  the variables that SLURM's programs are started with
 sbatch/        scripts for plain sbatch
 
 May import: psutil, pydantic; `config`, `errors`, `models`.

@@ -22,11 +22,32 @@ def collect(
     from mspipeline.display import print_tables
     from mspipeline.jobs.collect import collect_job
 
+    if (runs / "campaign.json").exists():
+        _add_gaps(runs)
     collected = collect_job(CollectJob(runs=runs, output=output))
     print_tables(collected.tables, output, as_json=as_json)
     for note in collected.notes:
         stderr.print(f"left out: {note}")
     collected.check()
+
+
+def _add_gaps(folder: Path) -> None:
+    """Give the cells of a campaign that never began their rows. Raises TableError where no cell has begun or failed."""
+    from mspipeline.collect.tables import find_runs
+    from mspipeline.console import stderr
+    from mspipeline.display.campaigns import summary
+    from mspipeline.errors import StorageError, TableError
+    from mspipeline.slurm.campaigns.campaign import Campaign
+    from mspipeline.slurm.campaigns.gaps import write_gaps
+
+    campaign = Campaign.open(folder)
+    try:
+        write_gaps(campaign)
+    except StorageError as error:  # somebody else's campaign: what there is can be read all the same
+        stderr.print(f"without the cells that never began: {error}")
+    if next(find_runs(folder), None) is None:
+        remedy = f"`mspipeline resume {folder}` runs them" if not campaign.followed() else "wait for the first"
+        raise TableError(f"{folder}: no cell has begun yet ({summary(campaign.state())}); {remedy}")
 
 
 @app.command(epilog="example: mspipeline report tables/ -o report.html")

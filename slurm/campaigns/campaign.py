@@ -17,6 +17,7 @@ CAMPAIGN/
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Collection, Iterator
@@ -44,12 +45,13 @@ from mspipeline.slurm.campaigns.record import HASHES, CampaignRecord, manifest_h
 from mspipeline.slurm.cells import Cell, cells
 from mspipeline.slurm.inside.attempt import read_attempt, utc_now
 from mspipeline.slurm.site import Site
-from mspipeline.slurm.submission import around, submit
+from mspipeline.slurm.submission import around, queue, submit
 from mspipeline.slurm.submission.arrays import chains
 from mspipeline.slurm.submission.dispatch import Commands, Dispatch
 from mspipeline.slurm.sweep import Sweep
 
 GRACE_S = 120.0
+PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol")
 AGAIN = ("pending", "interrupted", "absent")
 
 
@@ -210,8 +212,10 @@ class Campaign:
     def cancel(self, *, grace_s: float = GRACE_S, poll_s: float = 0.2) -> list[CellState]:
         """Stop this campaign from another terminal: ask all that runs to end, wait up to `grace_s`; return the states.
 
-        Raises UsageError where cells run on another host, which cannot be reached from here.
+        Raises UsageError where cells run on another host, which cannot be reached from here, and where some run still
+        because SLURM does not answer; ConfigError where its programs are not on this machine.
         """
+        self._refuse_without_slurm()
         cancel_flag = self.folder / "cancel"
         deadline = time.monotonic() + grace_s
         while True:
@@ -229,10 +233,19 @@ class Campaign:
                 submit.stop_all([_unfollowed(cell) for cell in self.cells if cell.id in running])
             time.sleep(poll_s)
         cancel_flag.unlink(missing_ok=True)
-        return self.state()
+        states = self.state()
+        if self.record.site.executor == "slurm" and not queue.QUEUE.answers():
+            left = sum(state.state == "running" for state in states)
+            if left:
+                raise UsageError(
+                    f"{self.folder}: SLURM does not answer, and {left} cells may run on; "
+                    f"`mspipeline cancel {self.folder}` again when it does"
+                )
+        return states
 
     def _checked(self) -> Campaign:
         """This campaign, its shards those it began with. Raises ConfigError where they are others by now."""
+        self._refuse_without_slurm()
         campaign = self.prepared()
         if campaign.to_prepare and self.record.site.executor == "slurm":
             return campaign
@@ -244,6 +257,15 @@ class Campaign:
                 "prepare the old ones again or start a new campaign in another folder"
             )
         return campaign
+
+    def _refuse_without_slurm(self) -> None:
+        """Raise ConfigError where this campaign runs on SLURM and this machine has none: nothing could be asked."""
+        absent = [each for each in PROGRAMS if shutil.which(each) is None]
+        if self.record.site.executor == "slurm" and absent:
+            raise ConfigError(
+                f"{self.folder}: its cells run on SLURM, and this machine has no {', '.join(absent)} on the PATH; "
+                "work on a login node of the cluster, or load the module that has SLURM"
+            )
 
     def _dispatch(self, commands: Commands | None) -> Dispatch:
         record = self.record
@@ -270,18 +292,25 @@ class Campaign:
                 around.stop(self.folder)
             raise
         self.prepared()
+        no_tables: TableError | None = None
         if self.record.collect and self.record.site.executor == "slurm":
-            self._wait_for_tables()
-        if not isinstance(ended, SuiteError):
-            return ended
+            try:
+                self._wait_for_tables()
+            except TableError as error:
+                no_tables = error
+        # What went wrong first is told: without shards there are no cells, and without cells no tables.
         preparation = self._preparation()
-        if preparation is not None and preparation.state in ("failed", "interrupted"):
+        if isinstance(ended, SuiteError) and preparation is not None and preparation.state in ("failed", "interrupted"):
             raise CellsFailed(
                 f"{self.folder}: its scans were not prepared ({preparation.message}; log: {preparation.log}), so its "
                 f"cells did not begin; correct the cause, then `mspipeline resume {self.folder}`",
                 preparation.exit_code,
             ) from ended
-        raise ended
+        if isinstance(ended, SuiteError):
+            raise ended
+        if no_tables is not None:
+            raise no_tables
+        return ended
 
     def _wait_for_tables(self) -> None:
         """Stay until `collect` is over. Raises TableError where it went wrong, Interrupted on Ctrl-C."""
@@ -308,9 +337,9 @@ class Campaign:
         told = []
         for each in states:
             if preparation.state == "running" and each.waits:
-                told.append(replace(each, message="waiting for the preparation"))
+                told.append(replace(each, message=f"waiting for the preparation{_after_semicolon(each.message)}"))
             elif preparation.state in ("failed", "interrupted") and each.state != "running" and not each.node:
-                told.append(replace(each, message=f"not prepared: {preparation.message}"))
+                told.append(replace(each, message=f"not prepared: {preparation.message}; log: {preparation.log}"))
             else:
                 told.append(each)
         return told
@@ -330,6 +359,12 @@ class Campaign:
                 )
             (self.folder / "cancel").unlink(missing_ok=True)
             yield
+
+
+def _after_semicolon(message: str) -> str:
+    """What a cell's message says of its job besides what it does: that SLURM does not answer, that it is held."""
+    _, mark, rest = message.partition("; ")
+    return mark + rest
 
 
 def _unfollowed(cell: Cell) -> submit.Pair:

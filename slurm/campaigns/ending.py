@@ -17,6 +17,7 @@ import errno
 import math
 import os
 import re
+import signal
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ _NEAR = 0.9
 """A cell that was killed with this share of its memory in use most likely died of it."""
 _TAIL_BYTES = 65536
 _OVER_LIMIT = re.compile(r"exceeded memory limit \((\d+) > (\d+)\)")
+
+
+class NoAnswer(Exception):
+    """SLURM does not say how a job ended: nothing is to be judged before it does."""
 
 
 class Ending(Strict):
@@ -105,6 +110,7 @@ def ending_of(
     """What is to be said and done about a cell whose jobs are over; None where it speaks for itself.
 
     unbegun: jobs of this cell in a row that ended before they began, this one not counted.
+    Raises NoAnswer where SLURM would have to tell and does not answer.
     """
     number = None if attempt is None else attempt.attempt
     begun = attempt is not None and attempt.job_id in submission.jobs
@@ -135,8 +141,14 @@ def ending_of(
         return ending("failed", ran_out)
     if code in INTERRUPTED_CODES:
         # SLURM puts such a job back itself, unless the cluster's PreemptMode is CANCEL or a requeue was refused.
-        again = _word(submission, attempt) in ("PREEMPTED", "TIMEOUT", "NODE_FAIL")
-        return ending("interrupted", "preempted, its state saved", again=True) if again else None
+        word = _word(submission, attempt)
+        if word in ("PREEMPTED", "TIMEOUT", "NODE_FAIL"):
+            return ending("interrupted", "preempted, its state saved", again=True)
+        # Warned of its time limit, and the controller did not answer when it asked to be put back.
+        warned = attempt.asked == signal.SIGUSR2.name and newest_state(cell_folder) != attempt.state_saved
+        if submission.executor == "slurm" and warned and word != "CANCELLED":
+            return ending("interrupted", "its time ended, its state saved", again=True)
+        return None
     if code not in (None, KILLED):
         return None
     if _full(cell_folder):
@@ -153,10 +165,17 @@ def ending_of(
 
 
 def _word(submission: Submission, attempt: AttemptRecord | None) -> str:
-    """SLURM's state of the job that ended; empty of a local one, and where SLURM does not say."""
+    """SLURM's state of the job that ended; empty of a local one, and where SLURM does not know it any more.
+
+    Raises NoAnswer where SLURM does not answer.
+    """
     if submission.executor != "slurm":
         return ""
-    return queue.end_of(submission.job_id if attempt is None else attempt.job_id)
+    job = submission.job_id if attempt is None else attempt.job_id
+    word = queue.end_of(job)
+    if word == queue.SILENT:
+        raise NoAnswer(job)
+    return word
 
 
 def _cause(word: str, attempt: AttemptRecord) -> str:
@@ -186,7 +205,7 @@ def _memory(
         return _advice("memory ran out", _sampled(cell_folder), allowed.mem_gb) if python else ""
     peak = _sampled(cell_folder)
     limit_gb = allowed.mem_gb if submission.executor == "slurm" else None
-    if submission.executor == "slurm" and queue.end_of(attempt.job_id) == "OUT_OF_MEMORY":
+    if submission.executor == "slurm" and _word(submission, attempt) == "OUT_OF_MEMORY":
         return _advice("killed by its memory limit", queue.peak_bytes(attempt.job_id) or peak, limit_gb)
     if attempt.memory_ran_out:
         return _advice("killed by the kernel, for memory ran out", peak, limit_gb)

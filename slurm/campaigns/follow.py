@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from mspipeline.errors import BackendError, Interrupted, Preempted, RunFolderError, SuiteError
-from mspipeline.slurm.campaigns.ending import Allowance, Ending, ending_of, read_ending, write_ending
+from mspipeline.slurm.campaigns.ending import Allowance, Ending, NoAnswer, ending_of, read_ending, write_ending
 from mspipeline.slurm.campaigns.look import Look
 from mspipeline.slurm.campaigns.progress import CellState, last_lines
 from mspipeline.slurm.cells import Cell
@@ -78,7 +79,8 @@ class Follower:
             if state.state == "failed" and retry_failed:
                 forgive(self._cells[name].train.run_folder)
             elif state.state in ("interrupted", "failed"):
-                self._look_back(name)  # it may have ended while nobody watched
+                with suppress(NoAnswer):
+                    self._look_back(name)  # it may have ended while nobody watched
         self._waiting = [name for name, state in self._states.items() if state.state in again]
         self._active = {name: None for name, state in self._states.items() if state.state == "running"}
         try:
@@ -117,10 +119,13 @@ class Follower:
             if not ended or self._states[name].state == "running":
                 self._see_to_the_queue(name)
                 continue
-            del self._active[name]
             ending = None
             if not self._stopping and self._states[name].state in ("interrupted", "failed"):
-                ending = self._look_back(name)
+                try:
+                    ending = self._look_back(name)
+                except NoAnswer:
+                    continue  # judged when SLURM answers again
+            del self._active[name]
             if ending.again if ending else handle is None and self._states[name].state == "interrupted":
                 self._waiting.insert(0, name)
 

@@ -8,6 +8,7 @@ It is another folder than the cell's own, which stays as the cell left it, and g
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ from mspipeline.slurm.campaigns.progress import CellState
 from mspipeline.slurm.campaigns.record import HASHES, manifest_path
 from mspipeline.slurm.cells import Cell
 from mspipeline.slurm.inside.attempt import utc_now
+from mspipeline.slurm.submission.queue import QUEUE
+
+SILENT = "SLURM did not answer when the tables were made"
+ASKED, PAUSE_S = 5, 10.0
 
 
 @dataclass(frozen=True)
@@ -36,15 +41,34 @@ class _Data:
 
 
 def write_gaps(campaign: Campaign) -> list[str]:
-    """Write `run.json` for each cell that is over and has none; their ids."""
+    """Write `run.json` for each cell that is over and has none; their ids.
+
+    So it is with a cell of which nobody can tell whether it has begun, because SLURM does not answer. Call it on the
+    host: an image has no squeue.
+    """
     found = []
     data, recipe = _data(campaign)
+    silent = campaign.record.site.executor == "slurm" and not QUEUE.answers()
     for cell, state in zip(campaign.cells, campaign.state(), strict=True):
-        if state.state not in ("failed", "interrupted") or RunPaths(cell.train.run_folder).record.exists():
+        unknown = silent and state.state == "running"
+        over = state.state in ("failed", "interrupted") or unknown
+        if not over or RunPaths(cell.train.run_folder).record.exists():
             continue
-        write_record(RunPaths(campaign.folder / "gaps" / cell.id), _record(campaign, cell, state, data, recipe))
+        problem = f"unknown: {SILENT}" if unknown else f"never began: {state.message}"
+        record = _record(campaign, cell, state, data, recipe, problem)
+        write_record(RunPaths(campaign.folder / "gaps" / cell.id), record)
         found.append(cell.id)
     return found
+
+
+def wait_for_answer(tries: int = ASKED, pause_s: float = PAUSE_S) -> bool:
+    """Whether SLURM answers, asked again for a while: a controller that restarts is away for a minute."""
+    for _ in range(tries):
+        if QUEUE.answers():
+            return True
+        time.sleep(pause_s)
+        QUEUE.forget()
+    return QUEUE.answers()
 
 
 def _data(campaign: Campaign) -> tuple[_Data, Mapping[str, object]]:
@@ -59,7 +83,9 @@ def _data(campaign: Campaign) -> tuple[_Data, Mapping[str, object]]:
     return _Data(recipe_hash=recipe.hash), recipe.model_dump(mode="json")
 
 
-def _record(campaign: Campaign, cell: Cell, state: CellState, data: _Data, recipe: Mapping[str, object]) -> RunRecord:
+def _record(
+    campaign: Campaign, cell: Cell, state: CellState, data: _Data, recipe: Mapping[str, object], problem: str
+) -> RunRecord:
     job = cell.train
     try:
         graph = build(job.model.name, image_shape_of(campaign), job.model.arguments)
@@ -95,14 +121,17 @@ def _record(campaign: Campaign, cell: Cell, state: CellState, data: _Data, recip
         recipe=dict(recipe),
         config_hash=config_hash(job, data),
         provenance={},
-        problem=f"never began: {state.message}",
+        problem=problem,
     )
 
 
 def main() -> int:
     """Write the gaps of the campaign named on the command line."""
     try:
-        for name in write_gaps(Campaign.open(Path(sys.argv[1]))):
+        campaign = Campaign.open(Path(sys.argv[1]))
+        if campaign.record.site.executor == "slurm" and not wait_for_answer():
+            print(f"warning: {SILENT}; cells that may not have begun are rows that say so", file=sys.stderr)
+        for name in write_gaps(campaign):
             print(f"{name}: no run.json; it is a row that says so")
     except SuiteError as error:
         print(f"error: {error}", file=sys.stderr)

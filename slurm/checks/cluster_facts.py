@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mspipeline.errors import ConfigError
+from mspipeline.slurm.program_environment import program_environment
 
 ANSWER_S = 30.0
 """So long a SLURM program may take: one whose controller is away waits far longer by itself."""
@@ -220,7 +221,15 @@ def _said(*command: str, both: bool = False) -> str:
     """Standard output of a SLURM program, with its standard error where `both`. Raises ConfigError in one line."""
     remedy = "work on a login node of the cluster, or wait until its controller is back"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWER_S)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=ANSWER_S,
+            env=program_environment(),
+        )
     except OSError:
         raise ConfigError(f"{command[0]}: not found here; {remedy}") from None
     except subprocess.TimeoutExpired:

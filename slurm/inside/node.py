@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mspipeline.errors import ConfigError, Preempted
 from mspipeline.slurm.checks.image import commit_of, digest_of, look_into
 from mspipeline.slurm.inside.attempt import run_commands
 from mspipeline.slurm.inside.container import Bind, Container, argv, expand, parse_bind, passed
+from mspipeline.slurm.program_environment import program_environment
 from mspipeline.slurm.srun import OF_ENVIRONMENT
 
 DIGEST = "MSPIPELINE_IMAGE_DIGEST"
@@ -29,12 +31,24 @@ MAX_RESTARTS = 100
 """So often a job is queued again before it is left ended: one that never gets further must end some day."""
 
 
+ANSWER_S = 60.0
+"""For so long an answer is asked for; the time limit that the job was warned of ends it anyway."""
+_PAUSE_S = 2.0
+_SILENT = (
+    "Unable to contact slurm controller",
+    "Socket timed out",
+    "Connection refused",
+    "Zero Bytes were transmitted",
+)
+
+
 class Surroundings(Strict):
     """What the commands of a cell are given, as the site file says.
 
     folders: the campaign's own, seen inside as outside. read_only: such folders that nothing is written to.
     image_digest, image_commit: for the rows' provenance; asked of the runtime on the node where None.
     launchers: of each command, what starts its processes, on the host; empty for a command that is one process.
+    on_host: numbers of the commands that run outside of the image, where SLURM can be asked.
     tries: see run_commands; SLURM itself puts back a job whose node died, for ever if it is left to it.
     """
 
@@ -49,6 +63,7 @@ class Surroundings(Strict):
     scratch: str | None = None
     pass_environment: tuple[str, ...] = ()
     launchers: tuple[tuple[str, ...], ...] = ()
+    on_host: tuple[int, ...] = ()
     tries: int | None = None
 
 
@@ -72,12 +87,9 @@ def run_inside(
         os.environ["TMPDIR"] = expand(given.scratch, os.environ)
         Path(os.environ["TMPDIR"]).mkdir(parents=True, exist_ok=True)
     lines = command_lines(commands, cell_folder, given)
-    if given.container in ("docker", "podman"):  # each machine has images of its own
-        try:
-            look_into(given.container, given.image)
-        except ConfigError as error:
-            says = 'echo "error: $1"; exit "$2"'
-            lines = [["sh", "-c", says, "sh", f"{os.uname().nodename}: {error}", str(error.exit_code)] for _ in lines]
+    refusal = _refusal(given)
+    if refusal:
+        lines = [line if number in given.on_host else refusal for number, line in enumerate(lines)]
     return run_commands(lines, cell_folder, log, given.tries)
 
 
@@ -86,7 +98,10 @@ def command_lines(commands: Sequence[Sequence[str]], cell_folder: str, given: Su
     container = container_of(given, cell_folder, os.environ)
     several = given.container != "none"  # ranks differ in their variables, so each enters the image by itself
     lines = []
-    for start, line in zip(given.launchers or ((),) * len(commands), commands, strict=True):
+    for number, (start, line) in enumerate(zip(given.launchers or ((),) * len(commands), commands, strict=True)):
+        if number in given.on_host:
+            lines.append([*start, *line])
+            continue
         enter = _enter(given, cell_folder, line) if start and several else _line(container, line)
         lines.append([*_with_plugin(start, container, line[0]), *enter])
     return lines
@@ -101,6 +116,18 @@ def _with_plugin(start: Sequence[str], container: Container, python: str) -> lis
     asked = subprocess.run(asks, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     plugin = asked.stdout.strip() if asked.returncode == 0 else ""
     return [f"--mpi={plugin}" if each == word else each for each in start if plugin or each != word]
+
+
+def _refusal(given: Surroundings) -> list[str]:
+    """What runs instead of each command in an image that this machine lacks; Docker and Podman keep theirs on each."""
+    if given.container not in ("docker", "podman"):
+        return []
+    try:
+        look_into(given.container, given.image)
+    except ConfigError as error:
+        says = 'echo "error: $1"; exit "$2"'
+        return ["sh", "-c", says, "sh", f"{os.uname().nodename}: {error}", str(error.exit_code)]
+    return []
 
 
 def _line(container: Container, command: Sequence[str]) -> list[str]:
@@ -152,14 +179,28 @@ def container_of(given: Surroundings, cell_folder: str, environ: Mapping[str, st
 def requeue_if_running(environ: Mapping[str, str]) -> None:
     """`scontrol requeue` for a job that nobody is ending: not cancelled, not on its way back to the queue already."""
     job = environ["SLURM_JOB_ID"]
-    shown = subprocess.run(["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, check=False)
-    if "JobState=RUNNING" not in shown.stdout.split():
+    shown = _answer(["scontrol", "show", "job", "--oneliner", job])
+    if shown.returncode == 0 and "JobState=RUNNING" not in shown.stdout.split():
         return
     if int(environ.get("SLURM_RESTART_COUNT", "0")) >= MAX_RESTARTS:
         print(f"queued again {MAX_RESTARTS} times; `mspipeline resume` starts it once more", flush=True)
         return
-    asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-    print(f"requeued: {job}" if asked.returncode == 0 else f"not requeued: {asked.stderr.strip()}", flush=True)
+    asked = _answer(["scontrol", "requeue", job]) if shown.returncode == 0 else shown
+    said = " ".join(asked.stderr.split())
+    print(f"requeued: {job}" if asked.returncode == 0 else f"not requeued: {said}", flush=True)
+
+
+def _answer(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """What a SLURM program says, asked again while its controller does not answer: a restart takes it a minute."""
+    ends = time.monotonic() + ANSWER_S
+    while True:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=program_environment()
+        )
+        silent = done.returncode != 0 and any(word in done.stderr for word in _SILENT)
+        if not silent or time.monotonic() > ends:
+            return done
+        time.sleep(_PAUSE_S)
 
 
 def main() -> None:

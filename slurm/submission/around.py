@@ -25,6 +25,8 @@ from mspipeline.slurm.submission.shape import Shape
 from mspipeline.slurm.submission.submit import Order, Submission, read_submission
 
 State = Literal["pending", "running", "done", "interrupted", "failed"]
+COLLECT_ON_HOST = (0,)
+"""Commands of `collect_order` that run outside of an image, which has no squeue."""
 
 TIMED_OUT = "TIMEOUT: its time limit came before it was done; raise time_min of its partition in the site file"
 
@@ -91,9 +93,12 @@ def prepare_order(folder: Path, job: PrepareJob, site: Site, ranks: int, python:
 
 
 def collect_order(folder: Path, python: str) -> Order:
-    """The tables of all cells, those that never began among them."""
+    """The tables of all cells, those that never began among them.
+
+    Its first command asks SLURM what became of the cells, and so runs on the host (see COLLECT_ON_HOST).
+    """
     config = _config(folder, "collect", CollectJob(runs=folder, output=folder / "tables"))
-    gaps = [python, "-P", "-m", "mspipeline.slurm.campaigns.gaps", str(folder)]
+    gaps = [sys.executable, "-P", "-m", "mspipeline.slurm.campaigns.gaps", str(folder)]
     return Order("collect", [gaps, [python, "-P", "-m", "mspipeline.jobs", "collect", str(config)]], folder / "collect")
 
 

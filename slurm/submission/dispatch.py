@@ -134,5 +134,6 @@ class Dispatch:
         there = [each for each in map(submit.read_submission, folders) if each is not None and submit.queued(each)]
         order = around.collect_order(self.folder, around.python_of(self.site))
         surroundings = self._surroundings(self.cells[0], (str(self.shards),) if self.shards.exists() else ())
+        surroundings = surroundings.model_copy(update={"on_host": around.COLLECT_ON_HOST})
         shape = around.collect_shape([job for each in there for job in each.jobs])
         around.hand_over(self.site, self.folder, order, surroundings, shape)

@@ -6,10 +6,14 @@ what it does not list is over. One call tells of every job, and serves all who a
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import subprocess
 import time
 from collections.abc import Iterable
+
+from mspipeline.slurm.program_environment import program_environment
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +22,11 @@ PATIENCE_S = 20.0
 """So long an answer is waited for; SLURM's own programs try for a minute or more while the controller is down."""
 SCANCEL_JOBS = 500
 """So many jobs a call: a command line has an end."""
+SILENT = "UNKNOWN"
+"""The state of a job that nobody answers for."""
+GOES_ON = ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED", "COMPLETING")
+"""No end of a job: what accounting says while the controller cannot tell it better."""
+NO_SUCH_JOB = "Invalid job id"
 LAUNCH_FAILED = "launch failed requeued held"
 """Why a job is held that no node could start. One that people hold is theirs to release."""
 HOPELESS = {
@@ -57,12 +66,13 @@ class Queue:
         self._patience_s = patience_s
         self._asked = float("-inf")
         self._silent = False
+        self._said = ""
         self._jobs: dict[str, tuple[str, str]] | None = None
 
     def state(self, job_id: str) -> str | None:
         """PENDING, RUNNING, COMPLETING, ...; None where the job is over; UNKNOWN where nobody answers."""
         self._refresh()
-        return "UNKNOWN" if self._jobs is None else self._jobs.get(job_id, (None, ""))[0]
+        return SILENT if self._jobs is None else self._jobs.get(job_id, (None, ""))[0]
 
     def reason(self, job_id: str) -> str:
         """Why a job waits, in SLURM's word; empty where it does not wait or nobody answers."""
@@ -83,6 +93,8 @@ class Queue:
     def remark(self, job_id: str) -> str:
         """What people should know of a job that is in the queue; mostly nothing."""
         if not self.answers():
+            if self._said == os.strerror(errno.ENOENT):
+                return "no squeue on this machine: ask on the cluster"
             return "SLURM does not answer; what runs goes on"
         reason = self.reason(job_id)
         if reason == LAUNCH_FAILED:
@@ -98,10 +110,10 @@ class Queue:
     def _refresh(self) -> None:
         if time.monotonic() - self._asked <= self._fresh_s:
             return
-        self._jobs, said = _squeue(self._patience_s)
+        self._jobs, self._said = _squeue(self._patience_s)
         self._asked = time.monotonic()
         if self._jobs is None and not self._silent:
-            log.warning("squeue: %s; asked again until it answers", said)
+            log.warning("squeue: %s; asked again until it answers", self._said)
         self._silent = self._jobs is None
 
 
@@ -129,14 +141,18 @@ def release(job_id: str) -> None:
 def end_of(job_id: str) -> str:
     """The state in which a job ended: COMPLETED, FAILED, CANCELLED, NODE_FAIL, TIMEOUT, ...; empty where none can tell.
 
-    The controller remembers a job for some minutes (MinJobAge), accounting for ever, where the cluster has it.
+    The controller remembers a job for some minutes (MinJobAge), accounting for ever, where the cluster has it. SILENT
+    where neither answers, which they may do later.
     """
-    shown, _ = _run(["scontrol", "show", "job", "--oneliner", job_id], PATIENCE_S)
+    shown, problem = _run(["scontrol", "show", "job", "--oneliner", job_id], PATIENCE_S)
     for word in (shown or "").split():
         if word.startswith("JobState="):
             return word.partition("=")[2]
     rows = _sacct(job_id, "State")
-    return rows[0].split()[0] if rows and rows[0] else ""
+    if rows and rows[0] and rows[0].split()[0] not in GOES_ON:
+        return rows[0].split()[0]
+    answered = shown is not None or NO_SUCH_JOB in problem or problem == os.strerror(errno.ENOENT)
+    return "" if answered else SILENT
 
 
 def peak_bytes(job_id: str) -> int | None:
@@ -173,8 +189,11 @@ def _scancel(options: list[str], job_ids: Iterable[str]) -> None:
 
 
 def _squeue(patience_s: float) -> tuple[dict[str, tuple[str, str]] | None, str]:
-    """State and reason by job; None where there is no answer, and what was said instead."""
-    text, said = _run(["squeue", "--noheader", "--array", "--me", "--format=%i|%T|%r"], patience_s)
+    """State and reason by job; None where there is no answer, and what was said instead.
+
+    --all: jobs in a partition that is hidden are in the queue too.
+    """
+    text, said = _run(["squeue", "--noheader", "--all", "--array", "--me", "--format=%i|%T|%r"], patience_s)
     if text is None:
         return None, said
     rows = (line.split("|", 2) for line in text.splitlines())
@@ -184,7 +203,15 @@ def _squeue(patience_s: float) -> tuple[dict[str, tuple[str, str]] | None, str]:
 def _run(command: list[str], patience_s: float) -> tuple[str | None, str]:
     """Standard output, None where the program failed or was not waited for any longer; and what it said of that."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience_s)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=patience_s,
+            env=program_environment(),
+        )
     except subprocess.TimeoutExpired:
         return None, f"no answer in {patience_s:.0f} s"
     except OSError as error:

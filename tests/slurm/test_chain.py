@@ -7,13 +7,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from mspipeline.collect.tables import collect
 from mspipeline.config import PrepareJob, TrainingSettings
-from mspipeline.files import write_json
+from mspipeline.files import read_json, write_json
 from mspipeline.slurm.campaigns.campaign import Campaign
 from mspipeline.slurm.campaigns.follow import CellsFailed
+from mspipeline.slurm.campaigns.gaps import wait_for_answer, write_gaps
 from mspipeline.slurm.campaigns.plan import write_scripts
 from mspipeline.slurm.inside.attempt import read_attempt
 from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.submission.queue import QUEUE
 from mspipeline.slurm.submission.submit import read_submission
 from mspipeline.slurm.sweep import EvaluateSettings, Matrix, PrepareSettings, Sweep
 from tests.slurm.campaign_program import cell_commands
@@ -99,6 +102,40 @@ def test_scans_that_cannot_be_prepared_end_the_campaign_once_and_every_cell_is_a
     assert not (campaign.folder / "cells" / FIRST / "starts.txt").exists()
     runs = pq.read_table(campaign.folder / "tables" / "runs.parquet").to_pylist()
     assert [row["problem"][:34] for row in runs] == ["never began: not prepared: code 65"] * 2
+
+
+def test_the_cause_is_told_and_not_that_there_are_no_tables_where_there_are_no_scans(cluster, tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    campaign = make(tmp_path, None, dataset=scans)
+    (campaign.folder / "tables").write_text("a file where the tables would go")
+    with pytest.raises(CellsFailed, match=r"its scans were not prepared \(code 65: error: .*; log: .*prepare"):
+        campaign.run(commands=cell_commands(), poll_s=0.1)
+    log = read_submission(campaign.folder / "prepare").log
+    assert {state.message.partition("log: ")[2] for state in campaign.state()} == {str(log)}
+
+
+def test_a_cell_of_which_slurm_does_not_tell_is_a_row_that_says_so(cluster, tmp_path, shards, monkeypatch):
+    campaign = make(tmp_path, shards, matrix=Matrix(model=("unet2d",)))
+    recipe = {"size": [32, 32, 16]}
+    write_json(shards / "manifest.json", {**read_json(shards / "manifest.json", what="", remedy=""), "recipe": recipe})
+    cluster.run("scontrol", "update", "partitionname=cpu", "state=down")  # it stays in the queue
+    try:
+        campaign.submit(commands=cell_commands())
+        assert write_gaps(campaign) == []
+        monkeypatch.setenv("SLURM_CONF", "/dev/null")
+        QUEUE.forget()
+        assert not wait_for_answer(tries=2, pause_s=0.1)
+        assert write_gaps(campaign) == [FIRST]
+        (row,) = collect(campaign.folder, tmp_path / "tables").tables["runs"].to_pylist()
+        assert (row["status"], row["problem"]) == (
+            "interrupted",
+            "unknown: SLURM did not answer when the tables were made",
+        )
+    finally:
+        monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+        QUEUE.forget()
+        cluster.run("scontrol", "update", "partitionname=cpu", "state=up")
 
 
 def test_a_cell_whose_training_failed_is_not_evaluated_and_the_other_one_is(cluster, tmp_path, shards):

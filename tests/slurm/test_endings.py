@@ -135,7 +135,9 @@ def test_what_an_earlier_attempt_wrote_to_the_same_log_says_nothing_of_this_one(
     assert "memory" not in end(tmp_path, log_start=len(text)).message
 
 
-def test_a_kill_near_the_limit_of_memory_is_told_as_such_by_the_samples(tmp_path):
+def test_a_kill_near_the_limit_of_memory_is_told_as_such_by_the_samples(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # SLURM's own word on the job is not to be had
+
     def sampled(gib):
         paths = RunPaths(tmp_path).new_attempt("train")
         with StreamWriter(paths.samples, SAMPLES_STREAM) as stream:

@@ -4,13 +4,14 @@ import json
 import os
 import signal
 
+import pyarrow.parquet as pq
 import pytest
 
 from mspipeline import __version__
 from mspipeline.collect.tables import collect
 from mspipeline.config import PrepareJob, TrainingSettings
 from mspipeline.errors import ConfigError
-from mspipeline.files import read_json
+from mspipeline.files import read_json, write_json
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.slurm.campaigns.campaign import Campaign
 from mspipeline.slurm.campaigns.follow import CellsFailed
@@ -182,6 +183,22 @@ def test_an_image_that_the_node_lacks_ends_the_cell_with_a_line_that_says_so(clu
     )
     with pytest.raises(CellsFailed, match=said):
         campaign.run(poll_s=0.1)
+
+
+@pytest.mark.timeout(600)
+def test_scans_that_cannot_be_prepared_are_the_cause_that_is_told_and_every_cell_is_a_row(cluster, runtime, tmp_path):
+    """The tables are made in the image, which has no squeue: what became of the cells is asked on the host."""
+    (tmp_path / "scans").mkdir()
+    folder = tmp_path / "campaign"
+    write_json(folder / "recipe.json", {"size": [32, 32, 16]})
+    shards = folder / "shards"
+    prepare = PrepareJob(dataset=tmp_path / "scans", output=shards, recipe=str(folder / "recipe.json"))
+    sweep = Sweep(name="none", matrix=Matrix(model=("unet2d",), seed=(0, 1)))
+    campaign = Campaign.create(folder, sweep, shards, site_of(runtime), prepare=prepare, collect=True)
+    with pytest.raises(CellsFailed, match=r"its scans were not prepared \(code 65: error: .*scans.*; log: .*"):
+        campaign.run(poll_s=0.2)
+    runs = pq.read_table(folder / "tables" / "runs.parquet").to_pylist()
+    assert [row["problem"][:34] for row in runs] == ["never began: not prepared: code 65"] * 2
 
 
 def test_each_rank_in_an_image_knows_its_number(cluster, runtime, tmp_path):

@@ -7,10 +7,12 @@ import signal
 import pytest
 
 from mspipeline.display.campaigns import word_of
+from mspipeline.errors import ConfigError
 from mspipeline.slurm.campaigns.campaign import Campaign
-from mspipeline.slurm.inside.attempt import read_attempt
+from mspipeline.slurm.campaigns.ending import Allowance, NoAnswer, ending_of
+from mspipeline.slurm.inside.attempt import newest_state, read_attempt
 from mspipeline.slurm.site import Partition, Site
-from mspipeline.slurm.submission.queue import QUEUE
+from mspipeline.slurm.submission.queue import QUEUE, SILENT, Queue, end_of
 from mspipeline.slurm.submission.submit import read_submission
 from tests.slurm.campaign_program import cell_commands
 from tests.slurm.process_watch import processes_of, wait_for
@@ -127,3 +129,56 @@ def test_a_running_job_that_nobody_could_record_runs(cluster, cell):
     assert cell.state() == ("running", "training")
     cluster.run("scancel", cell.job)
     wait_for(lambda: cell.in_the_queue() == "" and not processes_of(cell.campaign.folder), 60)
+
+
+@pytest.mark.parametrize("name", ["SQUEUE_STATES=RUNNING", "SQUEUE_PARTITION=gpu_t4", "SQUEUE_NAMES=x"])
+def test_what_a_user_has_squeue_show_him_hides_no_job(cluster, monkeypatch, name):
+    held = cluster.run("sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap", "true").strip()
+    variable, _, value = name.partition("=")
+    monkeypatch.setenv(variable, value)
+    assert held not in cluster.run("squeue", "-h", "-o", "%i")
+    assert Queue().state(held) == "PENDING"
+    monkeypatch.delenv(variable)
+
+
+def test_how_a_job_ended_is_unknown_while_nobody_answers_and_empty_where_nobody_knows_it(cluster, monkeypatch):
+    failed = cluster.run("sbatch", "--parsable", "--output=/dev/null", "--wrap", "false").strip()
+    wait_for(lambda: not cluster.run("squeue", "-h", "-j", failed), 60)
+    assert (end_of(failed), end_of("999999")) == ("FAILED", "")
+    monkeypatch.setenv("SLURM_CONF", "/dev/null")
+    assert end_of(failed) == SILENT
+
+
+def test_a_cell_is_not_judged_before_slurm_says_how_its_job_ended(cell, monkeypatch):
+    cell.kill()
+    wait_for(lambda: cell.in_the_queue() == "", 60)
+    submission, attempt = read_submission(cell.folder), read_attempt(cell.folder)
+    with monkeypatch.context() as silence:
+        silence.setenv("SLURM_CONF", "/dev/null")
+        with pytest.raises(NoAnswer):
+            ending_of(cell.folder, submission, attempt, Allowance(3, None))
+    assert ending_of(cell.folder, submission, attempt, Allowance(3, None)).again
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_cell_that_was_warned_and_that_nobody_put_back_is_run_again_if_it_got_further(cell, progress):
+    """The controller was silent when the job asked to be queued again, and the job ended."""
+    cell.kill()
+    wait_for(lambda: cell.in_the_queue() == "", 60)
+    saved = -1 if progress else newest_state(cell.folder)
+    changes = {"exit_code": 75, "asked": "SIGUSR2", "state_saved": saved}
+    warned = read_attempt(cell.folder).model_copy(update=changes)
+    ending = ending_of(cell.folder, read_submission(cell.folder), warned, Allowance(3, None))
+    assert (ending is not None and ending.again) is progress
+
+
+def test_where_there_is_no_slurm_a_campaign_is_shown_and_nothing_is_waited_for(make_campaign, monkeypatch, tmp_path):
+    campaign = make_campaign(site=SITE, seeds=(0,))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for act in (campaign.run, campaign.submit, campaign.cancel):
+        with pytest.raises(
+            ConfigError, match=r"no sbatch, squeue, scancel, scontrol on the PATH; work on a login node"
+        ):
+            act()
+    assert campaign.state()[0].state == "pending"
+    assert Queue().remark("1") == "no squeue on this machine: ask on the cluster"
