@@ -32,12 +32,17 @@ def cell(cluster, make_campaign):
             self.campaign = make_campaign(site=SITE, seeds=(0,), epochs=40)
             self.folder = self.campaign.cells[0].train.run_folder
             self.campaign.submit(commands=cell_commands("--epoch-seconds", "0.3"))
-            self.job = read_submission(self.folder).job_id
+            self.job = self.submission().job_id
             wait_for(self.epochs, 60)
 
         def epochs(self):
             path = self.folder / "epochs.txt"
             return path.read_text().splitlines() if path.exists() else []
+
+        def submission(self):
+            found = read_submission(self.folder)
+            assert found is not None
+            return found
 
         def state(self):
             QUEUE.forget()
@@ -115,7 +120,7 @@ def test_a_job_that_follows_a_killed_one_waits_and_does_not_train_yet(cluster, c
         assert read_attempt(cell.folder).exit_code is None
         word, message = cell.state()
         assert (word, message.partition(";")[0]) == ("waiting", "starting")
-        cluster.run("scancel", read_submission(cell.folder).job_id)
+        cluster.run("scancel", cell.submission().job_id)
         wait_for(lambda: not cluster.run("squeue", "-h"), 60)
         assert cell.state()[0] == "interrupted"
     finally:
@@ -152,7 +157,7 @@ def test_how_a_job_ended_is_unknown_while_nobody_answers_and_empty_where_nobody_
 def test_a_cell_is_not_judged_before_slurm_says_how_its_job_ended(cell, monkeypatch):
     cell.kill()
     wait_for(lambda: cell.in_the_queue() == "", 60)
-    submission, attempt = read_submission(cell.folder), read_attempt(cell.folder)
+    submission, attempt = cell.submission(), read_attempt(cell.folder)
     with monkeypatch.context() as silence:
         silence.setenv("SLURM_CONF", "/dev/null")
         with pytest.raises(NoAnswer):
@@ -168,7 +173,7 @@ def test_a_cell_that_was_warned_and_that_nobody_put_back_is_run_again_if_it_got_
     saved = -1 if progress else newest_state(cell.folder)
     changes = {"exit_code": 75, "asked": "SIGUSR2", "state_saved": saved}
     warned = read_attempt(cell.folder).model_copy(update=changes)
-    ending = ending_of(cell.folder, read_submission(cell.folder), warned, Allowance(3, None))
+    ending = ending_of(cell.folder, cell.submission(), warned, Allowance(3, None))
     assert (ending is not None and ending.again) is progress
 
 
