@@ -8,6 +8,6 @@ probe_mpi.py      a job of two ranks, in each image
 image.py          an image's digest, backend and version
 finding.py        one thing that was looked at: a line of `mspipeline doctor`
 
-May import: `config`, `errors`, `slurm.inside`, `slurm.modules`, `slurm.sbatch_options`, `slurm.site`, `slurm.srun`,
-`telemetry.gpu`.
+May import: `config`, `errors`, `slurm.inside`, `slurm.modules`, `slurm.program_environment`,
+`slurm.sbatch_options`, `slurm.site`, `slurm.srun`, `telemetry.gpu`.
 """

@@ -8,5 +8,6 @@ podman.py     a `podman run` that hears the signals SLURM sends
 
 Nothing here knows campaigns: only command lines and folders enter a job.
 
-May import: psutil, submitit; `config`, `errors`, `files`, `parallel.lock`, `slurm.checks.image`, `slurm.srun`.
+May import: psutil, submitit; `config`, `errors`, `files`, `parallel.lock`, `slurm.checks.image`,
+`slurm.program_environment`, `slurm.srun`.
 """
