@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows, write_r
 from mspipeline.shards.manifest import CaseEntry, Entry, Manifest, PatchEntry, load_manifest, verify_shards
 from mspipeline.shards.reader import read_case
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.telemetry.schema import CASES, LESIONS
+from mspipeline.telemetry.schema import AS_DRAWN, CASES, LESIONS
 from mspipeline.training.protocols import Stop
 from mspipeline.volume import BoolArray
 
@@ -35,7 +35,7 @@ def evaluate(
 ) -> list[Row]:
     """Rows of the table `cases` for the subsets asked for, and, written only, those of `lesions`.
 
-    They replace earlier rows of the same cases in the run.
+    They replace earlier rows of the same cases by the same checkpoint in the run; all others are kept.
 
     report: called with (case, done, total) after each.
     Raises RunFolderError where the run was trained on other shards, ShardError where a shard is not as the manifest
@@ -50,7 +50,7 @@ def evaluate(
         trained = load_any(
             job.run_folder,
             job.checkpoint,
-            Execution(threads=threads_for(job.threads)),
+            Execution(job.device, threads_for(job.threads)),
             inference=job.inference,
             memory_budget_mb=job.memory_budget_mb,
         )
@@ -58,22 +58,24 @@ def evaluate(
     lesions: list[Row] = []
     with events.phase("evaluate"):
         for subset, entry in entries:
-            row, of_case = _score(job, trained, subset, entry, stop)
+            truth = manifest.resampled.get(entry.case, {}).get("lesions", AS_DRAWN)
+            row, of_case = _score(job, trained, subset, entry, truth, stop)
             rows.append(row)
             lesions += of_case
             if report is not None:
                 report(entry.case, len(rows), len(entries))
             if error := stop():
                 raise error
-    replaced = {row["case"] for row in rows}
+    replaced = {_place(row) for row in rows}
     for path, schema, new in ((paths.lesions, LESIONS, lesions), (paths.cases, CASES, rows)):
-        kept = [
-            row
-            for row in read_rows(path, schema).to_pylist()
-            if row["case"] not in replaced and row["checkpoint"] == job.checkpoint
-        ]
-        write_rows(path, sorted(kept + new, key=lambda row: str(row["case"])), schema)
+        kept = [row for row in read_rows(path, schema).to_pylist() if _place(row) not in replaced]
+        write_rows(path, sorted(kept + new, key=_place), schema)
     return rows
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, str]:
+    """What a row is of: rows of one place replace each other."""
+    return str(row["case"]), str(row["checkpoint"])
 
 
 def check_same_data(run: Path, record: RunRecord, shards: Path, manifest: Manifest) -> None:
@@ -106,9 +108,9 @@ def _entries(job: EvaluateJob, manifest: Manifest) -> list[tuple[Subset, Entry]]
 
 
 def _score(
-    job: EvaluateJob, trained: TrainedRun | TrainedCascade, subset: str, entry: Entry, stop: Stop
+    job: EvaluateJob, trained: TrainedRun | TrainedCascade, subset: str, entry: Entry, source: str, stop: Stop
 ) -> tuple[Row, list[Row]]:
-    """The case's row, and a row for each of its lesions."""
+    """The case's row, and a row for each of its lesions. source: of the truth, see `AS_DRAWN`."""
     began = time.perf_counter()
     if isinstance(trained, TrainedCascade) and isinstance(entry, PatchEntry):
         truth, found = _by_patches(job, trained, entry, stop)
@@ -128,6 +130,8 @@ def _score(
         **names,
         "time_utc": datetime.now(UTC),
         "grid": "scan",
+        "truth": source,
+        "device": trained.device,
         "threshold": trained.record.threshold,
         **scores,
         "seconds": time.perf_counter() - began,

@@ -52,7 +52,7 @@ def predict(
         trained = load_any(
             job.run_folder,
             job.checkpoint,
-            Execution(threads=threads),
+            Execution(job.device, threads),
             inference=job.inference,
             memory_budget_mb=job.memory_budget_mb,
         )
@@ -67,7 +67,7 @@ def predict(
         if not found.cases:
             raise DatasetError(f"{job.dataset}: no case has {', '.join(modalities)}; nothing to predict")
     folder = job.output / f"{PREDICTED}{trained.record.run_id}"
-    _describe(folder, job, trained.record)
+    _describe(folder, job, trained.record, trained.device)
     done = []
     with events.phase("predict"):
         for number, case in enumerate(found.cases, start=1):
@@ -128,8 +128,8 @@ def _write(folder: Path, case: Case, lesions: LesionMap) -> Prediction:
     return written
 
 
-def _describe(folder: Path, job: PredictJob, record: RunRecord) -> None:
-    """`dataset_description.json` of the derivative."""
+def _describe(folder: Path, job: PredictJob, record: RunRecord, device: str) -> None:
+    """`dataset_description.json` of the derivative. device: that predicts."""
     rule = f"a voxel is lesion where its probability is at least {record.threshold:g}"
     if cascade := record.cascade:
         rule += (
@@ -148,7 +148,8 @@ def _describe(folder: Path, job: PredictJob, record: RunRecord) -> None:
                     "Name": "mspipeline",
                     "Version": mspipeline.__version__,
                     "Description": (
-                        f"{record.model} on {record.backend} {record.backend_version}, {job.checkpoint} checkpoint; "
+                        f"{record.model} on {record.backend} {record.backend_version} ({device}), "
+                        f"{job.checkpoint} checkpoint; "
                         f"{rule}"
                     ),
                 }

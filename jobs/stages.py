@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from mspipeline.backends.base import Execution
 from mspipeline.backends.registry import create
 from mspipeline.config import CascadeTraining, TrainJob, parse
-from mspipeline.errors import BackendError, RunFolderError
+from mspipeline.errors import RunFolderError
 from mspipeline.inference.mining import read_scores, write_scores
 from mspipeline.inference.voxelwise import VoxelNetwork
 from mspipeline.jobs.resources import threads_for
@@ -36,8 +36,6 @@ from mspipeline.volume import FloatArray
 BATCH = 128
 """Patches a batch of training where the settings do not say, as published."""
 INFERENCE_BATCH = 1024
-DENSE_FROM = 50_000
-"""Candidates in all from which stage 1 is asked by dense tiles: some 40 s of patches on two cores."""
 Begin = Callable[[BatchReader, BatchReader | None, Stage | None], Training]
 Selection = Mapping[str, PatchSelection]
 
@@ -175,7 +173,7 @@ def _scores(run: CascadeRun, stage: Stage, entries: Sequence[PatchEntry]) -> dic
     scores: dict[str, FloatArray] = {}
     with run.events.phase("mining"):
         total = sum(entry.candidates for entry in entries)
-        network = _network_of(run, stage.number - 1, threads, total)
+        network = _network_of(run, stage.number - 1, threads)
         run.observer.epoch_begins(stage.epochs_before, stage.epochs_before, "mining", total // INFERENCE_BATCH, 0)
         before, reported, began = 0, 0, time.perf_counter()
 
@@ -199,16 +197,10 @@ def _scores(run: CascadeRun, stage: Stage, entries: Sequence[PatchEntry]) -> dic
     return scores
 
 
-def _network_of(run: CascadeRun, stage: int, threads: int, voxels: int) -> VoxelNetwork:
-    """A trained stage, to be asked at so many voxels: dense where they are many, whatever a clock would say of it.
-
-    The two ways differ in their last bits, and what is drawn must not depend on how busy a machine was.
-    """
+def _network_of(run: CascadeRun, stage: int, threads: int) -> VoxelNetwork:
+    """A trained stage, to be asked at voxels."""
     execution = Execution(run.job.device, threads, run.job.seed, run.job.memory)
     backend = create(run.job.backend)
     backend.build(run.graph, execution)
     backend.set_weights(read_checkpoint(run.paths.stage(stage, "best")).weights)
-    if voxels >= DENSE_FROM:
-        with suppress(BackendError):  # it has no dense form
-            return VoxelNetwork(backend, run.graph, execution, inference="dense")
-    return VoxelNetwork(backend, run.graph, execution, inference="patches")
+    return VoxelNetwork(backend, run.graph, execution)

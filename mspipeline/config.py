@@ -111,19 +111,21 @@ class TrainJob(Strict):
 
 
 Inference = Literal["auto", "dense", "patches"]
+Device = Literal["auto", "cpu", "gpu"]
 
 
 class EvaluateJob(Strict):
     """One evaluation of a run on the cases of some subsets: `python -m mspipeline.jobs evaluate FILE`.
 
     subsets: of `train`, `validation`, `test`; empty means those of validation and test that have cases.
-    batch_size: unset is 8 slices, or 1,024 patches. inference, memory_budget_mb: as in PredictJob.
+    device, batch_size, inference, memory_budget_mb: as in PredictJob.
     """
 
     run_folder: Path
     shards: Path
     subsets: tuple[Literal["train", "validation", "test"], ...] = ()
     checkpoint: Literal["best", "last"] = "best"
+    device: Device = "auto"
     batch_size: PositiveInt | None = None
     threads: int = Field(0, ge=0)
     inference: Inference = "auto"
@@ -134,14 +136,15 @@ class PredictJob(Strict):
     """Lesion maps for a folder of scans, written as a BIDS derivative: `python -m mspipeline.jobs predict FILE`.
 
     batch_size: unset is 8 slices, or 1,024 patches. prefer: as in PrepareJob.
-    inference: of a cascade, patch by patch, by dense tiles, which give the same probabilities, or what is faster at
-        each tile. memory_budget_mb: by which dense tiles may make the process grow, at most.
+    inference: of a cascade, patch by patch, by dense tiles, which give the same probabilities, or what needs less
+        arithmetic at each tile. memory_budget_mb: by which dense tiles may make the process grow, at most.
     """
 
     run_folder: Path
     dataset: Path
     output: Path
     checkpoint: Literal["best", "last"] = "best"
+    device: Device = "auto"
     batch_size: PositiveInt | None = None
     threads: int = Field(0, ge=0)
     skip_incomplete: bool = False

@@ -5,7 +5,7 @@ RUN/
   jobs/<job>.json                     what was asked for last: the TrainJob, EvaluateJob or PredictJob
   checkpoints/{best,last}.h5          of a cascade: checkpoints/stage<N>/{best,last,candidates}.h5
   epochs.csv  epochs.arrow            metric rows, for people and for the collector
-  cases.csv   cases.arrow             rows per case of the last evaluation
+  cases.csv   cases.arrow             rows per case and checkpoint that were scored
   lesions.csv lesions.arrow           rows per lesion of those cases
   telemetry/<job>-<attempt>/          samples.arrows, events.arrows, exit.json, job.json
   <job>.lock                          while a train or an evaluate works here
@@ -25,6 +25,7 @@ from pydantic import Field
 from mspipeline.config import Strict, TrainJob, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError, StorageError
 from mspipeline.files import read_json, sha256_data, whole_file, write_json
+from mspipeline.telemetry.schema import completed, missing_columns
 
 SCHEMA_VERSION = 1
 Status = Literal["running", "complete", "interrupted", "failed"]
@@ -284,9 +285,9 @@ def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RunFolderError(f"{path}: not a readable Arrow file ({error}); run the job again") from error
-    if table.schema.names != schema.names:
+    if missing_columns(table.schema, schema) or not set(table.schema.names) <= set(schema.names):
         raise RunFolderError(f"{path}: holds columns {table.schema.names}, expected {schema.names}")
     try:
-        return table.cast(schema)
+        return completed(table, schema).cast(schema)
     except (pa.ArrowException, ValueError) as error:
         raise RunFolderError(f"{path}: holds values of another kind ({error}); run the job again") from error

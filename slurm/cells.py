@@ -107,6 +107,7 @@ def cells(sweep: Sweep, shards: Path, campaign_folder: Path) -> list[Cell]:
                 shards=shards,
                 subsets=sweep.evaluate.subsets,
                 checkpoint=sweep.evaluate.checkpoint,
+                device=sweep.evaluate.device or train.device,
                 threads=train.threads,
                 **evaluate,
             ),

@@ -175,6 +175,8 @@ def test_a_misspelt_key_is_answered_with_the_nearest_one(
         (("evaluate", "nowhere", "{shards}"), DATA, "name a folder that `mspipeline train` made"),
         (("evaluate", "{shards}", "{shards}"), DATA, "name a folder that `mspipeline train` made"),
         (("evaluate", "nowhere", "{shards}", "--subset", "tset"), CONFIG, "input should be 'train', 'validation'"),
+        (("evaluate", "nowhere", "{shards}", "--device", "tpu"), CONFIG, "device: input should be 'auto', 'cpu' or"),
+        (("predict", "nowhere", "{shards}", "--device", "tpu"), CONFIG, "device: input should be 'auto', 'cpu' or"),
         (("predict", "nowhere", "{scans}"), DATA, "name a folder that `mspipeline train` made"),
         (("predict", "nowhere", "{scans}", "--checkpoint", "bst"), CONFIG, "input should be 'best' or 'last'"),
         (("status", "nowhere"), DATA, "name a folder that `mspipeline sweep` made"),

@@ -224,15 +224,45 @@ def test_an_undefined_dice_is_shown_as_a_dash(tmp_path: Path) -> None:
     from mspipeline.runs import RunPaths, write_rows
     from mspipeline.telemetry.schema import CASES
 
-    row = dict.fromkeys(CASES.names) | {"run_id": "r", "case": "sub-02", "subset": "test"}
+    row = dict.fromkeys(CASES.names) | {"run_id": "r", "case": "sub-02", "subset": "test", "checkpoint": "best"}
     scores = ("dice", "iou", "precision", "recall", "specificity", "volume_error_percent", "truth_ml", "prediction_ml")
     write_rows(RunPaths(tmp_path).cases, [row | {name: float("nan") for name in scores}], CASES)
-    code = f"from pathlib import Path; from mspipeline.display import print_cases; print_cases(Path({str(tmp_path)!r}),"
-    said = subprocess.run(
-        [sys.executable, "-c", f"{code} as_json=False)"], capture_output=True, text=True, check=True
-    ).stdout
-    assert said.splitlines()[3].split() == ["sub-02", "test", *["-"] * 8]
-    assert "median" not in said
+    shown = print_cases_of(tmp_path, "best")
+    assert shown.splitlines()[3].split() == ["sub-02", "test", *["-"] * 8]
+    assert "median" not in shown
+    assert "truth: not known of 1 case that an earlier version scored" in shown
+
+
+def print_cases_of(folder: Path, checkpoint: str) -> str:
+    code = f"print_cases(Path({str(folder)!r}), checkpoint={checkpoint!r}, as_json=False)"
+    code = f"from pathlib import Path; from mspipeline.display import print_cases; {code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_evaluate_shows_the_cases_of_its_checkpoint_and_what_they_were_scored_against(tmp_path: Path) -> None:
+    from mspipeline.runs import RunPaths, write_rows
+    from mspipeline.telemetry.schema import CASES
+
+    scores = ("dice", "iou", "precision", "recall", "specificity", "volume_error_percent", "truth_ml", "prediction_ml")
+    row = dict.fromkeys(CASES.names) | {"run_id": "r", "subset": "test"} | dict.fromkeys(scores, 0.5)
+    rows = [
+        row | {"case": case, "checkpoint": checkpoint, "truth": truth}
+        for case, checkpoint, truth in (
+            ("sub-01", "best", "as drawn"),
+            ("sub-01", "last", "as drawn"),
+            ("sub-02", "last", "headers"),
+            ("sub-03", "last", "as drawn"),
+        )
+    ]
+    write_rows(RunPaths(tmp_path).cases, rows, CASES)
+    best, last = (" ".join(print_cases_of(tmp_path, checkpoint).split()) for checkpoint in ("best", "last"))
+    assert "sub-02" not in best
+    assert best.endswith("truth: each case's mask as it was drawn, on the scan's own grid (1 case)")
+    assert "test: median Dice 0.500 over 3 cases" in last
+    assert last.endswith(
+        "truth: each case's mask as it was drawn, on the scan's own grid (2 cases); masks drawn on another grid and "
+        "resampled onto the scan's (sub-02 by headers)"
+    )
 
 
 def test_status_and_doctor_print_json_alone(small_shards: Path, tmp_path: Path) -> None:

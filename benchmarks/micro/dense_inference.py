@@ -4,7 +4,7 @@ cascade3d with random weights (time does not depend on them), on the first case 
 ../shared/data, that has FLAIR, T1w and T2w; on a phantom where there is none. MSPIPELINE_BENCH_BACKEND names the
 backend, else TensorFlow. Patches are timed on SAMPLE voxels and scaled up, in batches of BATCH, on all cores. Whole
 brain: all tiles with brain, timed on TILES of them and scaled up, with the time to make the program. Candidates: all of
-them by `auto`, its measuring and compiling included. Memory: the budget against the growth of the process from before
+them by `auto`, compiling included. Memory: the budget against the growth of the process from before
 the program is made to its highest.
 """
 

@@ -57,8 +57,9 @@ BatchSize = Annotated[
     int | None, typer.Option(min=1, help="Images a batch. [default: 8 slices, 1024 patches]", show_default=False)
 ]
 Checkpoint = Annotated[str, typer.Option(help="Weights to use: best or last.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
 HowCascades = Annotated[
-    str, typer.Option("--inference", help="Of cascades: auto (whichever is faster), dense or patches.")
+    str, typer.Option("--inference", help="Of cascades: auto (what needs less arithmetic), dense or patches.")
 ]
 MemoryBudgetMb = Annotated[int, typer.Option(min=1, help="Of dense inference, in MB.")]
 SkipIncomplete = Annotated[bool, typer.Option("--skip-incomplete", help="Leave out cases without a modality.")]

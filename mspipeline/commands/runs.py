@@ -10,6 +10,7 @@ import typer
 from mspipeline.commands.app import (
     BatchSize,
     Checkpoint,
+    Device,
     HowCascades,
     Json,
     MemoryBudgetMb,
@@ -39,7 +40,7 @@ def train(
     patience: Annotated[int | None, typer.Option(help="Epochs without improvement before the end; 0: never.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of training settings; options replace its.")] = None,
     settings: Settings = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    device: Device = "auto",
     memory: Annotated[str, typer.Option(help="PyEDDL's memory level: low_mem, mid_mem or full_mem.")] = "mid_mem",
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order of images, dropout.")] = 0,
     threads: Threads = 0,
@@ -99,6 +100,7 @@ def evaluate(
         list[str] | None, typer.Option(help="train, validation or test; repeatable. [default: validation and test]")
     ] = None,
     checkpoint: Checkpoint = "best",
+    device: Device = "auto",
     batch_size: BatchSize = None,
     threads: Threads = 0,
     inference: HowCascades = "auto",
@@ -115,6 +117,7 @@ def evaluate(
         "shards": shards.absolute(),
         "subsets": subset or [],
         "checkpoint": checkpoint,
+        "device": device,
         "batch_size": batch_size,
         "threads": threads,
         "inference": inference,
@@ -123,7 +126,7 @@ def evaluate(
     job = parse(document, EvaluateJob, where="command line")
     read_record(RunPaths(run))
     run_job("evaluate", job)
-    print_cases(run, as_json=as_json)
+    print_cases(run, checkpoint=job.checkpoint, as_json=as_json)
 
 
 @app.command(epilog="example: mspipeline predict runs/unet2d-tensorflow-s0-1a2b3c4d scans/ -o derivatives/")
@@ -132,6 +135,7 @@ def predict(
     dataset: Annotated[Path, typer.Argument(help="Scans, as for `prepare`; no masks needed.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The derivative goes in here.")] = Path("derivatives"),
     checkpoint: Checkpoint = "best",
+    device: Device = "auto",
     batch_size: BatchSize = None,
     threads: Threads = 0,
     inference: HowCascades = "auto",
@@ -149,6 +153,7 @@ def predict(
         "dataset": dataset.absolute(),
         "output": output.absolute(),
         "checkpoint": checkpoint,
+        "device": device,
         "batch_size": batch_size,
         "threads": threads,
         "inference": inference,

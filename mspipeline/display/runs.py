@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mspipeline.console import show, stdout
 from mspipeline.display.table import print_json, table
 from mspipeline.runs import RunPaths, read_record, read_rows
-from mspipeline.telemetry.schema import CASES, EPOCHS
+from mspipeline.telemetry.schema import AS_DRAWN, CASES, EPOCHS
+
+TRUTHS_SHOWN = 3
 
 
 def print_run(folder: Path, *, as_json: bool) -> None:
@@ -28,9 +32,9 @@ def print_run(folder: Path, *, as_json: bool) -> None:
     stdout.print(f"{folder}: {record.epochs} epochs, best by {record.monitor}: epoch {record.best_epoch} ({scores})")
 
 
-def print_cases(folder: Path, *, as_json: bool) -> None:
-    """Every case that a run was scored on."""
-    rows = read_rows(RunPaths(folder).cases, CASES).to_pylist()
+def print_cases(folder: Path, *, checkpoint: str, as_json: bool) -> None:
+    """Every case that a checkpoint of a run was scored on, and what the truth was."""
+    rows = [row for row in read_rows(RunPaths(folder).cases, CASES).to_pylist() if row["checkpoint"] == checkpoint]
     if as_json:
         print_json(rows)
         return
@@ -64,4 +68,22 @@ def print_cases(folder: Path, *, as_json: bool) -> None:
         if dice:
             cases = "1 case" if len(dice) == 1 else f"{len(dice)} cases"
             stdout.print(f"{subset}: median Dice {statistics.median(dice):.3f} over {cases} with a defined Dice")
-    stdout.print("scored on each scan's own grid; a dash is undefined (no lesion in truth or prediction)")
+    stdout.print(
+        f"{checkpoint} checkpoint, each scan's own grid; a dash is undefined (no lesion in truth or prediction)"
+    )
+    stdout.print(f"truth: {_truth(rows)}")
+
+
+def _truth(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What these rows of the table `cases` were scored against."""
+    moved = {row["case"]: row["truth"] for row in rows if row["truth"] not in (AS_DRAWN, None)}
+    unknown = sum(row["truth"] is None for row in rows)
+    drawn = len(rows) - len(moved) - unknown
+    parts = [f"each case's mask as it was drawn, on the scan's own grid ({drawn} case{'s' if drawn != 1 else ''})"]
+    if moved:
+        shown = ", ".join(f"{case} by {way}" for case, way in list(moved.items())[:TRUTHS_SHOWN])
+        more = f" and {len(moved) - TRUTHS_SHOWN} more" if len(moved) > TRUTHS_SHOWN else ""
+        parts.append(f"masks drawn on another grid and resampled onto the scan's ({shown}{more})")
+    if unknown:
+        parts.append(f"not known of {unknown} case{'s' if unknown > 1 else ''} that an earlier version scored")
+    return "; ".join(parts if drawn else parts[1:])

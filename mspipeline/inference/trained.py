@@ -31,6 +31,11 @@ class TrainedRun:
     backend: Backend
     channels: Channels
 
+    @property
+    def device(self) -> str:
+        """What computes, as the framework names it."""
+        return self.backend.device
+
 
 @dataclass(frozen=True)
 class TrainedCascade:
@@ -40,6 +45,11 @@ class TrainedCascade:
     settings: CascadeSettings
     recipe: PatchRecipe
     stages: tuple[VoxelNetwork, ...]
+
+    @property
+    def device(self) -> str:
+        """What computes, as the framework names it."""
+        return self.stages[0].backend.device
 
 
 def load_trained(folder: Path, checkpoint: Literal["best", "last"], execution: Execution) -> TrainedRun:

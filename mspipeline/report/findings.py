@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mspipeline.report.case_rows import median_runs
 from mspipeline.report.comparison import Cell, Group, Row, UnfinishedRun, plural, time_unit
@@ -75,6 +76,21 @@ def ranking_notes(
             f"With every run counted, by each group's median run (of an even number the worse of the middle two): "
             f"{everyone}."
         )
+    return notes
+
+
+def checkpoint_notes(groups: Sequence[Group], scores: pa.Table) -> list[str]:
+    """Whose cases were not scored by the best checkpoint. scores: as made by `case_rows.scored_rows`."""
+    by_last = set(scores.filter(pc.equal(scores["checkpoint"], "last"))["run_id"].to_pylist())
+    notes = []
+    for group in groups:
+        if mine := [run for run in group.runs if run in by_last]:
+            some = len(mine) < len(group.runs)
+            which = (
+                f"{len(mine)} of {len(group.runs)} runs of group {group.letter}" if some else f"Group {group.letter}"
+            )
+            others = ", other runs by their best" if some else ""
+            notes.append(f"{which}: scored by the last checkpoint{others}; `mspipeline evaluate` scores the best.")
     return notes
 
 

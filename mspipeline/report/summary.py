@@ -21,7 +21,7 @@ from mspipeline.report.definitions import (
     hardware,
     report_dice,
 )
-from mspipeline.report.findings import headline, notes_on, ranking_notes
+from mspipeline.report.findings import checkpoint_notes, headline, notes_on, ranking_notes
 from mspipeline.report.measures import Measure, measure_runs
 from mspipeline.report.sameness import NOT_CERTIFIED, sameness_row
 from mspipeline.report.tables import Tables, load_tables
@@ -64,7 +64,11 @@ def summarise(tables: Tables) -> Comparison:
         groups=groups,
         table=tuple(rows),
         unfinished=tuple(sorted(unfinished, key=lambda run: run.run_id)),
-        notes=(*ranking_notes(groups, members, rows, scores, without), *notes_on(groups, members)),
+        notes=(
+            *ranking_notes(groups, members, rows, scores, without),
+            *checkpoint_notes(groups, scores),
+            *notes_on(groups, members),
+        ),
     )
 
 

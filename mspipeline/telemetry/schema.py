@@ -181,6 +181,9 @@ _CASE_SCORES = [
     _field("boundary_jaccard_1mm", pa.float64()),
 ]
 
+AS_DRAWN = "as drawn"
+"""The truth of a case: its mask was on the scan's grid, and nothing was done to it."""
+
 CASES = _schema(
     "cases",
     [
@@ -193,6 +196,9 @@ CASES = _schema(
         _field("threshold", pa.float64()),
         *_CASE_SCORES,
         _field("seconds", pa.float64(), "s"),
+        _later("device", _LABEL),  # that predicted, as the framework names it
+        # AS_DRAWN, or how the mask came onto the scan's grid: by the transforms named, or "headers".
+        _later("truth", _LABEL),
     ],
 )
 

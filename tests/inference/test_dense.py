@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.registry import create
 from mspipeline.errors import BackendError, ConfigError, ShapeError
+from mspipeline.inference import cost_model
 from mspipeline.inference.cascade import predict_cascade, predict_patches
 from mspipeline.inference.cost_model import CostModel
 from mspipeline.inference.dense import tile_program
@@ -18,6 +21,7 @@ from mspipeline.inference.tiles import cut, deal, fitting_program, peak_bytes
 from mspipeline.inference.voxelwise import Inference, VoxelNetwork
 from mspipeline.labels import channels_of
 from mspipeline.models.catalogue import build
+from mspipeline.network.cost import cost
 from mspipeline.network.graph import Builder, Graph, Node
 from mspipeline.network.ops import (
     BatchNorm,
@@ -38,6 +42,8 @@ from mspipeline.volume import FloatArray
 
 EXECUTION = Execution(device="cpu", threads=2)
 NARROW = build("cascade3d", (11, 11, 11, 2), {"base_width": 3})
+WIDER = build("cascade3d", (11, 11, 11, 2), {"base_width": 8})
+"""A dense tile of 8^3 is as much work as 157 of its patches."""
 
 
 def random_weights(graph: Graph) -> Weights:
@@ -167,32 +173,53 @@ def test_a_cascade_of_dense_stages_gives_the_map_of_patches() -> None:
 
 
 @pytest.mark.usefixtures("backend_needed")
-@pytest.mark.parametrize("dense_is", ["fast", "slow"])
-def test_auto_chooses_by_what_it_measured_and_answers_alike(dense_is: str) -> None:
-    image = volume(18, 17, 16, 2)
+def test_auto_takes_the_same_way_however_slow_the_machine_and_whatever_came_before(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiles of 8^3: full ones are dense, those at the end of the volume, a layer thick, go by patches."""
+    caplog.set_level("INFO", logger="mspipeline.inference.voxelwise")
+    image = volume(25, 24, 24, 2)
     places = np.argwhere(np.ones(image.shape[:3], bool))
-    network = VoxelNetwork(trained(NARROW), NARROW, EXECUTION, memory_budget_mb=160)
-    costs = network.costs
-    assert costs is not None
-    costs.saw_patches(1, 1.0 if dense_is == "fast" else 1e-9)  # so that the machine of the test decides nothing
-    costs.saw_tile(1e-3)
-    found, patches = both(network, NARROW, image, places)
-    assert np.abs(found - patches).max() < 1e-5
-    assert (len(costs.tile_times) > 1) == (dense_is == "fast")
+    backend, corner = trained(WIDER), np.argwhere(np.ones((8, 8, 8), bool))
+    of_patches = 5000 * cost(WIDER).macs  # so much work the program is counted as; one tile saves that of 355
+    monkeypatch.setattr(cost_model, "SETUP_MACS_PER_NODE", of_patches // 310)
+    first = VoxelNetwork(backend, WIDER, EXECUTION, memory_budget_mb=160)
+    once = first.predict(image, places, batch_size=512)
+    few = first.predict(image, corner, batch_size=512)  # though the program is made now
+    ticks = itertools.count(step=1000)
+    for clock in ("perf_counter", "monotonic", "time", "process_time"):
+        monkeypatch.setattr(time, clock, lambda: float(next(ticks)))
+    slow = VoxelNetwork(backend, WIDER, EXECUTION, memory_budget_mb=160)
+    assert np.array_equal(slow.predict(image, corner, batch_size=512), few)
+    assert np.array_equal(slow.predict(image, places, batch_size=512), once)
+    way_of_all, way_of_few = (
+        "voxels done all=14400 by_patches=576 dense_tiles=27",
+        "voxels done all=512 by_patches=512 dense_tiles=0",
+    )
+    ways = [record.message for record in caplog.records if record.message.startswith("voxels done")]
+    assert ways == [way_of_all, way_of_few, way_of_few, way_of_all]
+    patches = predict_patches(backend, first.channels, image, places[::37], (11, 11, 11), batch_size=64)
+    assert np.abs(once[::37] - patches).max() < 1e-5
 
 
-def test_a_tile_is_dense_where_its_patches_would_take_longer() -> None:
-    costs = CostModel(patch_macs=1000, tile_macs=2000, nodes=100)  # 100 nodes: 2 s to make the program
-    assert not costs.prefers_dense(10**6)  # nothing measured yet
-    costs.saw_patches(100, 1.0)
-    assert costs.tile_s == pytest.approx(0.01 * 2 / 0.4)
-    assert [costs.prefers_dense(count) for count in (4, 6)] == [False, True]
-    assert [costs.repays_setup([each]) for each in (5 + 199, 5 + 201)] == [False, True]
-    costs.saw_tile(3.0)
-    assert [costs.prefers_dense(count) for count in (299, 301)] == [False, True]
-    for _ in range(4):
-        costs.saw_tile(1.0)  # one hold-up decides nothing
-    assert costs.tile_s == 1.0
+def test_a_tile_is_dense_where_its_patches_would_be_more_arithmetic() -> None:
+    costs = CostModel(patch_macs=1_000_000, tile_macs=2_000_000, nodes=100)
+    # A dense multiply-accumulate counts 1 / 0.4, so the tile as 5 patches; the program, of 100 nodes, as 30,000.
+    assert [costs.prefers_dense(count) for count in (5, 6)] == [False, True]
+    assert [costs.repays_setup([each]) for each in (5 + 30_000, 5 + 30_001)] == [False, True]
+    assert costs.repays_setup([5 + 20_000, 5 + 10_001])
+    assert not costs.repays_setup([5 + 20_000, 3, 5 + 10_000])
+
+
+def test_a_case_of_thousands_of_candidates_close_together_is_dense_and_one_of_a_few_is_not() -> None:
+    """The network and the numbers of docs/performance.md: 342,972 candidates took 64 s instead of 240 s."""
+    graph = build("cascade3d", (11, 11, 11, 3), {})
+    program = tile_program(graph, initial_weights(graph, 0), (24, 24, 24))
+    costs = CostModel(cost(graph).macs, program.macs, len(program.graph.nodes))
+    assert costs.repays_setup([4000] * 85)
+    assert costs.prefers_dense(4000)
+    assert not costs.prefers_dense(1000)
+    assert not costs.repays_setup([4000] * 2)
 
 
 @pytest.mark.usefixtures("backend_needed")

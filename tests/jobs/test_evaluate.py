@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import nibabel as nib
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from mspipeline.config import EvaluateJob, PredictJob, PrepareJob, SplitSettings, TrainJob
@@ -17,8 +18,8 @@ from mspipeline.errors import Interrupted, RunFolderError, ShardError, SuiteErro
 from mspipeline.jobs.evaluate import evaluate
 from mspipeline.jobs.predict import predict
 from mspipeline.jobs.prepare import prepare
-from mspipeline.runs import RunPaths, read_record, read_rows, write_record
-from mspipeline.shards.manifest import Manifest, load_manifest
+from mspipeline.runs import RunPaths, read_record, read_rows, write_record, write_rows
+from mspipeline.shards.manifest import Manifest, load_manifest, write_manifest
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import CASES, LESIONS, Identity
 
@@ -147,10 +148,48 @@ def test_rows_of_other_cases_are_kept_and_those_of_the_same_replaced(
     assert after[held]["dice"] == before[held]["dice"]
 
 
-def test_a_table_never_mixes_checkpoints(run_folder: Path, small_shards: Path) -> None:
+def test_rows_of_one_checkpoint_leave_those_of_the_other(
+    run_folder: Path, small_shards: Path, manifest: Manifest
+) -> None:
     score(run_folder, small_shards)
-    score(run_folder, small_shards, subsets=("test",), checkpoint="last")
-    assert [(row["subset"], row["checkpoint"]) for row in stored(run_folder)] == [("test", "last")]
+    of_best, lesions = stored(run_folder), read_rows(RunPaths(run_folder).lesions, LESIONS).to_pylist()
+    score(run_folder, small_shards, subsets=("test", "train"), checkpoint="last")
+    rows = stored(run_folder)
+    assert [row for row in rows if row["checkpoint"] == "best"] == of_best
+    of_last = {(row["case"], row["subset"]) for row in rows if row["checkpoint"] == "last"}
+    assert of_last == {(case, part) for part in ("test", "train") for case in getattr(manifest.split, part)}
+    kept = read_rows(RunPaths(run_folder).lesions, LESIONS).to_pylist()
+    assert [each for each in kept if each["checkpoint"] == "best"] == lesions
+    again = score(run_folder, small_shards, subsets=("test",), checkpoint="last")  # replaces its own row alone
+    places = [(row["case"], row["checkpoint"]) for row in stored(run_folder)]
+    assert len(places) == len(set(places)) == len(rows)
+    assert stored(run_folder)[places.index((again[0]["case"], "last"))]["time_utc"] == again[0]["time_utc"]
+
+
+def test_a_row_has_its_device_and_what_its_truth_was(
+    run_folder: Path, small_shards: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    """As where `prepare --resample-to` put a mask of another grid on the scan's."""
+    shards = shutil.copytree(small_shards, tmp_path / "resampled")
+    (moved,), (drawn,) = manifest.split.test, manifest.split.validation
+    write_manifest(shards, manifest.model_copy(update={"resampled": {moved: {"lesions": "headers"}}}))
+    rows = {row["case"]: row for row in score(run_folder, shards, device="cpu")}
+    assert {case: row["truth"] for case, row in rows.items()} == {moved: "headers", drawn: "as drawn"}
+    assert {row["device"] for row in rows.values()} == {"CPU"}
+    assert {row["truth"] for row in stored(run_folder)} == {"headers", "as drawn"}
+
+
+def test_rows_from_before_these_columns_are_kept_with_nulls(run_folder: Path, small_shards: Path) -> None:
+    later = ("device", "truth")
+    before = pa.schema([field for field in CASES if field.name not in later], metadata=CASES.metadata)
+    rows = score(run_folder, small_shards)
+    old = [{name: value for name, value in row.items() if name not in later} for row in rows]
+    write_rows(RunPaths(run_folder).cases, old, before)
+    score(run_folder, small_shards, subsets=("test",))
+    assert [(row["subset"], row["truth"]) for row in sorted(stored(run_folder), key=lambda row: row["subset"])] == [
+        ("test", "as drawn"),
+        ("validation", None),
+    ]
 
 
 def test_best_and_last_are_the_files_of_these_names(run_folder: Path, small_shards: Path) -> None:

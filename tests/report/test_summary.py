@@ -137,6 +137,20 @@ def test_of_a_run_scored_by_two_checkpoints_the_best_counts(tables_folder: Write
     assert [found.run_low, found.run_high, found.n] == [0.6, 0.8, 2]
 
 
+def test_runs_scored_by_their_last_checkpoint_alone_are_named(tables_folder: Write) -> None:
+    runs = [run_row("a"), run_row("b", seed=1), run_row("c", backend="jax")]
+    cases = [
+        case_row(run, "sub-1", "test", dice=0.5, checkpoint=checkpoint)
+        for run, checkpoint in (("a", "last"), ("a", "best"), ("b", "last"), ("c", "last"))
+    ]
+    notes = [note for note in summarise(load_tables(tables_folder(runs=runs, cases=cases))).notes if "scored" in note]
+    assert sorted(notes) == [
+        "1 of 2 runs of group B: scored by the last checkpoint, other runs by their best; "
+        "`mspipeline evaluate` scores the best.",
+        "Group A: scored by the last checkpoint; `mspipeline evaluate` scores the best.",
+    ]
+
+
 def test_case_scores_put_test_cases_first(tables_folder: Write) -> None:
     cases = [case_row("a", name, subset) for name, subset in (("1", "train"), ("2", "validation"), ("3", "test"))]
     tables = load_tables(tables_folder(runs=[run_row("a")], cases=cases))
