@@ -2,6 +2,7 @@
 
 cluster_facts.py  partitions, nodes, accounts, QOS and MPI, as SLURM tells them
 site_check.py     what a site file names that is not there, and what is there instead
+options_check.py  whether sbatch would take the options that it names
 host_check.py     modules, container runtime, images and folders on this machine
 probe.py          a job of ten seconds on each partition; probe_job.py is what it runs
 probe_mpi.py      a job of two ranks, in each image

@@ -14,6 +14,7 @@ from mspipeline.errors import ConfigError
 from mspipeline.slurm.checks.cluster_facts import ClusterFacts, Node, PartitionFacts, ask_cluster, gres, gres_words
 from mspipeline.slurm.checks.finding import Finding
 from mspipeline.slurm.checks.host_check import ON_NODES, host_findings, image_findings
+from mspipeline.slurm.checks.options_check import option_findings
 from mspipeline.slurm.site import Partition, Site
 
 SHOWN_NODES = 4
@@ -27,7 +28,8 @@ def check_site(site: Site, backends: Sequence[str] = ()) -> None:
     """
     if site.executor == "local":
         return
-    found = [*scheduler_findings(site, ask_cluster(getpass.getuser())), *image_findings(site, backends)]
+    asked = scheduler_findings(site, ask_cluster(getpass.getuser()))
+    found = [*asked, *option_findings(site), *image_findings(site, backends)]
     wrong = [each for each in found if each.state == "broken"]
     if wrong:
         more = f" (and {len(wrong) - 1} more: see `mspipeline doctor --site`)" if len(wrong) > 1 else ""
@@ -48,6 +50,7 @@ def site_findings(site: Site) -> list[Finding]:
     return [
         Finding("SLURM", "ok", f"{facts.version}, cluster {facts.name}: {', '.join(facts.partitions)}"),
         *scheduler_findings(site, facts),
+        *option_findings(site),
         _signals(site, facts),
         *_mpi(site, facts),
         *host_findings(site),

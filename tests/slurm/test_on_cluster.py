@@ -14,7 +14,9 @@ from mspipeline.slurm.campaigns.campaign import Campaign
 from mspipeline.slurm.campaigns.follow import CellsFailed
 from mspipeline.slurm.inside.attempt import read_attempt
 from mspipeline.slurm.site import Partition, Site
+from mspipeline.slurm.srun import srun_words
 from mspipeline.slurm.submission.queue import QUEUE, Queue
+from mspipeline.slurm.submission.shape import Shape
 from mspipeline.slurm.submission.submit import Order, read_submission, submit, submit_together
 from tests.slurm.campaign_program import cell_commands
 from tests.slurm.process_watch import processes_of, wait_for
@@ -197,6 +199,17 @@ def test_a_gpu_cell_sees_the_gpu_that_it_was_given(cluster, tmp_path):
     handle = one(tmp_path, "bash", "-c", "echo gpu:$CUDA_VISIBLE_DEVICES", site=site, device="gpu")
     ended(cluster, handle)
     assert "gpu:0\n" in handle.submission.log.read_text()
+
+
+def test_each_process_of_a_cell_on_gpus_sees_them_and_its_own_cores(cluster, tmp_path):
+    gpu = Partition(device="gpu", gres="gpu:t4:2", cpus=2, mem_gb=0.5, time_min=5)
+    site = Site(name="c", executor="slurm", partitions={"gpu_t4": gpu}, warn_s=30)
+    say = ["bash", "-c", "echo rank $SLURM_PROCID gpus $CUDA_VISIBLE_DEVICES cores $SLURM_CPUS_PER_TASK"]
+    order = Order("two", [say], tmp_path / "cell", launchers=[[*srun_words(mpi="none", cpus=2), "--ntasks=2"]])
+    (handle,) = submit_together(site, "gpu", [order], tmp_path / "logs", name="two", shape=Shape(tasks=2))
+    assert ended(cluster, handle).exit_code == 0
+    said = [line for line in handle.submission.log.read_text().splitlines() if line.startswith("rank ")]
+    assert sorted(said) == [f"rank {number} gpus 0,1 cores 2" for number in (0, 1)]
 
 
 def test_the_scratch_folder_of_a_site_is_made_and_is_the_cells_tmpdir(cluster, tmp_path):

@@ -7,7 +7,9 @@ import sys
 import pytest
 
 from mspipeline.errors import ConfigError
+from mspipeline.slurm.checks.options_check import option_findings
 from mspipeline.slurm.checks.probe import probe_site
+from mspipeline.slurm.checks.site_check import check_site
 from mspipeline.slurm.inside.attempt import read_attempt
 from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.srun import srun_words
@@ -175,3 +177,26 @@ def test_the_scripts_for_plain_sbatch_give_their_step_the_cores_of_the_job(clust
         str(tmp_path / "nights"),
     )
     assert said([(tmp_path / "log").read_text().splitlines()]) == ["cores 2 2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "state", "words"),
+    [
+        (
+            {"wckey": WCKEY, "constraint": "on-c2", "comment": "two words"},
+            "ok",
+            "--constraint=on-c2 --comment=two words: ",
+        ),
+        ({"wckey": "other"}, "broken", "Invalid wckey specification"),
+        ({"reservation": "none-such"}, "broken", "Requested reservation is invalid"),
+        ({"constraint": "a100"}, "broken", "Invalid feature specification"),
+    ],
+)
+def test_options_that_sbatch_would_refuse_are_told_before_anything_is_submitted(cluster, options, state, words):
+    (found,) = option_findings(site(sbatch=options))
+    assert (found.what, found.state) == ("sbatch options of 'cpu'", state)
+    assert words in found.detail
+    if state == "broken":
+        with pytest.raises(ConfigError, match="site strict: sbatch options of 'cpu'"):
+            check_site(site(sbatch=options))
+    assert cluster.run("squeue", "-h") == ""
