@@ -84,8 +84,9 @@ def predict(
 
 
 def _by_slices(job: PredictJob, trained: TrainedRun, case: Case) -> LesionMap:
-    routes = case.routes(trained.recipe.resample_to)
-    prepared = apply_files(trained.recipe, case.scans, case.brain_mask, routes=routes)
+    recipe = trained.recipe
+    routes, strays = case.routes(recipe.resample_to), case.strays(recipe.resample_to or recipe.modalities[0])
+    prepared = apply_files(recipe, case.scans, case.brain_mask, routes=routes, strays=strays)
     batch_size = slices_or(job.batch_size)
     probability = predict_on_scan(
         trained.backend, trained.channels, prepared, axis=trained.recipe.axis, batch_size=batch_size
@@ -98,7 +99,8 @@ def _by_patches(job: PredictJob, trained: TrainedCascade, case: Case, threads: i
     from mspipeline.inference.lesion_map import map_lesions  # loads numba, which takes a while
 
     recipe = trained.recipe
-    prepared = patches3d.apply_files(recipe, case.scans, case.brain_mask, routes=case.routes(recipe.resample_to))
+    routes, strays = case.routes(recipe.resample_to), case.strays(recipe.resample_to or recipe.modalities[0])
+    prepared = patches3d.apply_files(recipe, case.scans, case.brain_mask, routes=routes, strays=strays)
 
     def still_wanted() -> None:
         if error := stop():

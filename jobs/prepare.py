@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,12 +36,15 @@ from mspipeline.jobs.shards_folder import check_output, check_strays, previous_m
 from mspipeline.preprocess.recipe import load_recipe
 from mspipeline.shards.launchers import launch_of
 from mspipeline.shards.lock import hold_folder
-from mspipeline.shards.manifest import Manifest, SkippedCase, write_manifest
+from mspipeline.shards.manifest import Entry, Manifest, SkippedCase, write_manifest
 from mspipeline.shards.ranks import Done, Stopped, Team, one_process, open_team
 
 log = logging.getLogger(__name__)
 
 Report = Callable[[str, int, int], None]
+
+CASES_NAMED = 3
+"""Cases that one warning names; the manifest has them all."""
 
 
 @contextmanager
@@ -136,9 +139,10 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
             split_hash=split.hash,
             cases=tuple(one.entry for one in made),
             skipped=tuple(SkippedCase(case=case, reason=reason) for case, reason in found.incomplete),
-            warnings=tuple(found.warnings),
+            warnings=(*found.warnings, *_lesions_lost([one.entry for one in made])),
             others=dict(found.others),
             resampled={case: dict(one.ways) for case, one in zip(names, seen, strict=True) if one.ways},
+            offsets_mm={case: dict(one.offsets_mm) for case, one in zip(names, seen, strict=True) if one.offsets_mm},
         )
         if not all(one.kept for one in made):
             ranks = rank_times(team.members, times, hashing)
@@ -149,6 +153,19 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
         write_manifest(job.output, manifest)
     log.info("prepared cases=%d shards=%s", len(names), job.output)
     return manifest
+
+
+def _lesions_lost(entries: Sequence[Entry]) -> list[str]:
+    """One line for all cases whose lesions resampling has noticeably changed, the first ones by name; or none."""
+    changed = [(entry.case, entry.counts.warning()) for entry in entries if entry.counts is not None]
+    lines = [f"{case}: {warning}" for case, warning in changed if warning]
+    if not lines:
+        return []
+    more = f"; and {len(lines) - CASES_NAMED} more, see `counts` in manifest.json" if len(lines) > CASES_NAMED else ""
+    return [
+        f"resampling has changed the lesions (26-connected) of {len(lines)} of {len(entries)} cases: "
+        f"{'; '.join(lines[:CASES_NAMED])}{more}"
+    ]
 
 
 def _check_complete(job: PrepareJob, found: Found) -> None:

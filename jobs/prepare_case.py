@@ -16,10 +16,11 @@ from mspipeline.datasets.case import Case
 from mspipeline.datasets.listing import printable_path
 from mspipeline.errors import DataError, DatasetError, ShardError
 from mspipeline.files import sha256_file
+from mspipeline.grid import apart
 from mspipeline.preprocess import patches3d
 from mspipeline.preprocess.patches3d import PatchRecipe
 from mspipeline.preprocess.recipe import Recipe, apply_files
-from mspipeline.preprocess.resample_onto import follow, reader_onto
+from mspipeline.preprocess.resample_onto import CaseReader, case_reader, follow
 from mspipeline.shards.deal import estimated_cost
 from mspipeline.shards.manifest import Entry, shard_fault, shard_path
 from mspipeline.shards.patch_writer import write_patch_shard
@@ -45,10 +46,14 @@ class Look:
 
 @dataclass(frozen=True)
 class Seen:
-    """What headers tell. cost: of its shard, estimated. ways: file -> how it comes onto the reference's grid."""
+    """What headers tell. cost: of its shard, estimated. ways: file -> how it comes onto the reference's grid.
+
+    offsets_mm: file -> how far its grid lies from the reference's, where it is taken for the same all the same.
+    """
 
     cost: float
     ways: Mapping[str, str]
+    offsets_mm: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -99,11 +104,18 @@ def look(task: Look, threads: int) -> Seen:
     files = _images(recipe, case)
     grids = {name: load_grid(path) for name, path in files.items()}
     routes = case.routes(recipe.resample_to)
-    reader = reader_onto(recipe.resample_to, case.scans, routes)
+    reference = recipe.resample_to or recipe.modalities[0]
+    strays = case.strays(reference)
+    reader = case_reader(recipe.resample_to, recipe.modalities, case.scans, routes, strays)
     if recipe.resample_to is None:
-        _require_one_grid(case, files, grids)
+        _require_one_grid(case, files, grids, reader)
     for steps in routes.values():
         follow(steps)
+    for name, path in files.items():
+        try:
+            reader.require_place(name, path, grids[name])
+        except DatasetError as error:
+            raise DatasetError(f"{case.id}: {error}") from error
     if recipe.brain == "mask" and case.brain_mask is None:
         raise DatasetError(
             f"{case.id}: has no brain mask but the recipe sets brain = 'mask'; "
@@ -114,7 +126,8 @@ def look(task: Look, threads: int) -> Seen:
     written = recipe.size if isinstance(recipe, Recipe) else grids[recipe.modalities[0]].shape
     file_bytes = sum(path.stat().st_size for path in files.values())
     ways = {name: way for name, grid in grids.items() if (way := reader.way(name, grid))}
-    return Seen(estimated_cost(file_bytes, voxels_read + channels * math.prod(written)), ways)
+    offsets = {name: round(off, 4) for name, grid in grids.items() if (off := reader.offset_mm(grid)) is not None}
+    return Seen(estimated_cost(file_bytes, voxels_read + channels * math.prod(written)), ways, offsets)
 
 
 def hash_files(task: Hash, threads: int) -> Sources:
@@ -147,17 +160,17 @@ def _images(recipe: AnyRecipe, case: Case) -> dict[str, Path]:
     return files
 
 
-def _require_one_grid(case: Case, files: Mapping[str, Path], grids: Mapping[str, ScanGrid]) -> None:
-    """Raises DatasetError naming two files whose grids differ, and the option that resamples."""
+def _require_one_grid(case: Case, files: Mapping[str, Path], grids: Mapping[str, ScanGrid], reader: CaseReader) -> None:
+    """Raises DatasetError naming two files whose grids differ, and the option that resamples, where it would."""
     first, *others = files
     for name in others:
-        if not grids[name].same_as(grids[first]):
+        if grids[name].turn_onto(grids[first]) is None and name not in reader.strays:
             onto = "FLAIR" if "FLAIR" in case.scans else first
             routes = case.routes(onto)
             used = sorted({path.name for name in files for path, _ in routes.get(name, ())})
             raise DatasetError(
                 f"{case.id}: {files[first]} ({grids[first].describe()}) and {files[name]} ({grids[name].describe()}) "
-                f"are on different grids; put all on one with --resample-to {onto} "
+                f"are on different grids, {apart(grids[first], grids[name])}; put all on one with --resample-to {onto} "
                 f"({'through ' + ', '.join(used) if used else 'by their headers'}), or take files that belong together"
             )
 
@@ -193,13 +206,16 @@ def _make(task: Make, threads: int) -> Entry:
     recipe, case, output = task.recipe, task.case, task.output
     scans = {modality: case.scans[modality] for modality in recipe.modalities}
     routes = case.routes(recipe.resample_to)
+    strays = case.strays(recipe.resample_to or recipe.modalities[0])
     try:
         if isinstance(recipe, PatchRecipe):
-            volume = patches3d.apply_files(recipe, scans, case.brain_mask, lesions=case.lesion_mask, routes=routes)
+            volume = patches3d.apply_files(
+                recipe, scans, case.brain_mask, lesions=case.lesion_mask, routes=routes, strays=strays
+            )
             made = write_patch_shard(output, case.id, volume, task.sources)
             log.info("shard written case=%s candidates=%d lesions=%d", case.id, made.candidates, made.lesion_voxels)
             return made
-        prepared = apply_files(recipe, scans, case.brain_mask, lesions=case.lesion_mask, routes=routes)
+        prepared = apply_files(recipe, scans, case.brain_mask, lesions=case.lesion_mask, routes=routes, strays=strays)
     except DataError as error:
         raise type(error)(f"{case.id}: {error}") from error
     entry = write_shard(output, case.id, prepared, task.sources, threads=threads)

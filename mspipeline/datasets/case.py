@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mspipeline.datasets.transforms import Route, Transform, routes
+from mspipeline.datasets.transforms import Route, Transform, route, routes
+
+LOCAL_SPACES = frozenset({"FLAIR", "T1w", "T2w", "PDw", "T2star", "orig", "individual", "scanner", "native"})
+"""Spaces of the subject itself, whose world coordinates its headers share; any other is a template's or a study's."""
+_SPACE = re.compile(r"_space-([A-Za-z0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,25 @@ class Case:
         """
         if reference is None:
             return {}
-        return routes(self.transforms, reference, {**{name: name for name in self.scans}, **self.mask_spaces})
+        spaces = self.spaces
+        return routes(self.transforms, spaces.get(reference, reference), spaces)
+
+    @property
+    def spaces(self) -> dict[str, str]:
+        """Each file's space: what its name declares (`space-`), else of a scan its modality."""
+        declared = {name: found[1] for name, path in self.scans.items() if (found := _SPACE.search(path.name))}
+        return {**{name: name for name in self.scans}, **declared, **self.mask_spaces}
+
+    def strays(self, reference: str) -> dict[str, str]:
+        """Files in a space to which nothing leads from the reference's -> that space; headers do not lead there."""
+        spaces = self.spaces
+        here = spaces.get(reference, reference)
+        local = LOCAL_SPACES | set(self.scans)
+        return {
+            name: space
+            for name, space in spaces.items()
+            if space != here and not {space, here} <= local and route(self.transforms, here, space) is None
+        }
 
 
 @dataclass(frozen=True)

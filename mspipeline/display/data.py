@@ -7,6 +7,9 @@ from pathlib import Path
 from mspipeline.console import say_warning, stdout
 from mspipeline.shards.manifest import Manifest
 
+CASES_SHOWN = 3
+"""Lines of one kind that are printed; the manifest has them all."""
+
 
 def print_manifest(manifest: Manifest, folder: Path) -> None:
     """What was prepared, what was not used of the dataset, and the next command; warnings on stderr."""
@@ -23,12 +26,27 @@ def print_manifest(manifest: Manifest, folder: Path) -> None:
     if manifest.others:
         others = ", ".join(f"{count} {kind}" for kind, count in sorted(manifest.others.items()))
         stdout.print(f"  not asked for by the recipe: {others}")
+    for line in _near(manifest):
+        stdout.print(f"  {line}")
     if not manifest.split.validation:
         best = "the best checkpoint will be that of the lowest training loss"
         if manifest.kind == "patches3d":
             best = "training sets some of its patches apart instead"
         stdout.print(f"  no case is held out for validation: {best}")
     stdout.print(f"next: mspipeline train {'cascade3d' if manifest.kind == 'patches3d' else 'unet2d'} {folder}")
+
+
+def _near(manifest: Manifest) -> list[str]:
+    """Files that are nearly on the grid of their scan, the first ones by name."""
+    reference = manifest.recipe.get("resample_to") or manifest.channels[0]
+    near = [
+        f"{case}: the grid of {name} is {offset:.3g} mm off that of {reference}, less than a tenth of a voxel: taken "
+        "as it is"
+        for case, offsets in manifest.offsets_mm.items()
+        for name, offset in offsets.items()
+    ]
+    more = len(near) - CASES_SHOWN
+    return near[:CASES_SHOWN] + ([f"and {more} more like these, see manifest.json"] if more > 0 else [])
 
 
 def _content(manifest: Manifest) -> str:

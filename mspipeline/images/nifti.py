@@ -76,7 +76,7 @@ def read_header(path: Path) -> Header:
     with _stream(path) as stream:
         header = _header(path, stream.read(540))
     size = path.stat().st_size
-    if path.suffix != ".gz" and size < header.file_bytes:
+    if not _is_gz(path) and size < header.file_bytes:
         raise _too_short(path, header, f"it has {size}")
     if size * DEFLATE_MAX < header.file_bytes:
         raise _too_short(path, header, f"its {size} compressed ones cannot hold as many")
@@ -134,12 +134,12 @@ def _stream(path: Path) -> Iterator[IO[bytes]]:
         with path.open("rb") as raw:
             compressed = raw.read(2) == GZIP
             raw.seek(0)
-            if path.suffix == ".gz" and not compressed and path.stat().st_size >= 348:
+            if _is_gz(path) and not compressed and path.stat().st_size >= 348:
                 raise VolumeError(
                     f"{path}: not compressed with gzip, though its name ends in .gz; rename it to .nii if it is an "
                     "image, or compress it"
                 )
-            if path.suffix != ".gz" and compressed:
+            if compressed and not _is_gz(path):
                 raise VolumeError(f"{path}: compressed with gzip, though its name says otherwise; rename it to .nii.gz")
             if compressed:
                 with gzip.open(raw) as stream:
@@ -156,6 +156,10 @@ def _stream(path: Path) -> Iterator[IO[bytes]]:
         raise VolumeError(
             f"{path}: cannot be read ({error.strerror or error}); copy it again, or ask for access"
         ) from error
+
+
+def _is_gz(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def _damage(error: Exception) -> str:

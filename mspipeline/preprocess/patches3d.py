@@ -14,8 +14,10 @@ from mspipeline.config import Strict
 from mspipeline.errors import DatasetError, VolumeError
 from mspipeline.files import sha256_data
 from mspipeline.preprocess.intensity import Statistics, normalise, statistics
-from mspipeline.preprocess.resample_onto import Steps, reader_onto, require_reference
+from mspipeline.preprocess.lesion_counts import LesionCounts, count
+from mspipeline.preprocess.resample_onto import Steps, case_reader, require_reference
 from mspipeline.preprocess.spatial import require_same_grid
+from mspipeline.preprocess.stored_lesions import counts
 from mspipeline.volume import BoolArray, FloatArray, ScanGrid
 
 
@@ -96,6 +98,7 @@ class PatchCase:
     brain: (X, Y, Z), the brain voxels of the modality that candidates are taken from. Whatever a scan holds outside its
     brain (a skull, where there is a mask) was taken for 0. lesions: (X, Y, Z), None where the case has no lesion mask.
     brain_source: "mask" or "nonzero". intensity: modality -> statistics of the brain before normalising.
+    counts: of the lesions, as drawn and on the scan's grid; None where there is no lesion mask.
     """
 
     recipe: PatchRecipe
@@ -105,6 +108,7 @@ class PatchCase:
     grid: ScanGrid
     brain_source: Literal["mask", "nonzero"]
     intensity: Mapping[str, Statistics]
+    counts: LesionCounts | None = None
 
 
 def apply_files(
@@ -114,11 +118,13 @@ def apply_files(
     *,
     lesions: Path | None = None,
     routes: Mapping[str, Steps] | None = None,
+    strays: Mapping[str, str] | None = None,
 ) -> PatchCase:
     """Read and normalise the scans of one case.
 
     scans: modality -> file, at least those the recipe names. brain, lesions: masks, where the case has them.
     routes: transforms from the space of the recipe's `resample_to` to that of a file; without effect where it is unset.
+    strays: files whose names declare a space to which no transform leads.
     Raises DatasetError where the grids differ or a brain mask is wanted and absent; VolumeError as `load_volume`, and
     where an image is constant or has no brain.
     """
@@ -129,7 +135,7 @@ def apply_files(
             "add derivatives/*/.../*_desc-brain_mask.nii.gz or set brain = 'auto'"
         )
     grid: ScanGrid | None = None
-    reader = reader_onto(recipe.resample_to, scans, routes or {})
+    reader = case_reader(recipe.resample_to, recipe.modalities, scans, routes, strays)
     mask = reader.mask("brain", brain) if brain is not None and recipe.brain != "nonzero" else None
     image = np.empty(0, np.float32)
     inside = np.empty(0, bool)
@@ -153,9 +159,11 @@ def apply_files(
             inside = voxels
     if grid is None:
         raise VolumeError("the recipe names no modality")
-    truth = reader.mask("lesions", lesions, threshold=recipe.mask_threshold) if lesions is not None else None
-    if truth is not None:
+    truth = lesion_counts = None
+    if lesions is not None:
+        truth, placing = reader.placed_mask("lesions", lesions, threshold=recipe.mask_threshold)
         require_same_grid(str(scans[first]), grid, str(lesions), truth.grid)
+        lesion_counts = counts(count(truth.data, grid.voxel_ml), placing)
     return PatchCase(
         recipe,
         image,
@@ -164,4 +172,5 @@ def apply_files(
         grid,
         "nonzero" if mask is None else "mask",
         intensity,
+        lesion_counts,
     )

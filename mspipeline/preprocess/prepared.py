@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.preprocess.intensity import Statistics
+from mspipeline.preprocess.lesion_counts import LesionCounts
 from mspipeline.preprocess.spatial import resample, to_slices
 from mspipeline.volume import BoolArray, FloatArray, ScanGrid
 
@@ -45,6 +46,7 @@ class PreparedCase:
     slice_index: (S,) int32, places of the slices on the resampled volume's slice axis.
     volume_shape: (X, Y, Z) of the resampled volume.
     brain_source: "mask" or "nonzero". intensity: modality -> statistics of the brain before normalising.
+    counts: of the lesions, as drawn, on the scan's grid and in the slices; None where there is no lesion mask.
     """
 
     recipe: Recipe
@@ -54,6 +56,7 @@ class PreparedCase:
     slice_index: npt.NDArray[np.int32]
     brain_source: Literal["mask", "nonzero"]
     intensity: Mapping[str, Statistics]
+    counts: LesionCounts | None = None
 
     @property
     def volume_shape(self) -> tuple[int, int, int]:

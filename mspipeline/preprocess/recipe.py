@@ -18,10 +18,12 @@ from mspipeline.config import Strict, nearest, parse, read_config
 from mspipeline.errors import ConfigError, DatasetError
 from mspipeline.files import sha256_data
 from mspipeline.preprocess.intensity import Statistics, normalise, statistics
+from mspipeline.preprocess.lesion_counts import Placing
 from mspipeline.preprocess.patches3d import PatchRecipe
 from mspipeline.preprocess.prepared import PreparedCase
-from mspipeline.preprocess.resample_onto import Steps, reader_onto, require_reference
+from mspipeline.preprocess.resample_onto import Steps, case_reader, require_reference
 from mspipeline.preprocess.spatial import coordinates, require_same_grid, to_slices
+from mspipeline.preprocess.stored_lesions import slice_counts
 from mspipeline.volume import BoolArray, FloatArray, Volume
 
 BUILT_IN = Path(__file__).parent
@@ -109,11 +111,13 @@ def apply(
     *,
     lesions: Volume | None = None,
     files: Mapping[str, Path] | None = None,
+    placing: Placing | None = None,
 ) -> PreparedCase:
     """Normalise the scans of one case over its brain voxels, ready to be cut into slices.
 
     scans: modality -> image, at least those the recipe names. brain, lesions: bool masks.
     files: of the modalities, "brain" and "lesions", for error lines; a modality's own name where absent.
+    placing: what became of the lesion mask on its way to this grid, where it was drawn on another.
     Raises DatasetError where a modality is missing, the grids differ, or the recipe wants a brain mask and there is
     none; VolumeError where an image is constant or its brain empty.
     """
@@ -145,14 +149,19 @@ def apply(
         prepared[modality] = np.moveaxis(values, 0, recipe.axis)  # (S,H,W) -> (X,Y,Z)
         intensity[modality] = stats
         has_brain |= voxels.any(axis=(1, 2))
+    slice_index = _slice_index(recipe, has_brain)
+    counts = None
+    if lesions is not None:
+        counts = slice_counts(lesions.data, grid, recipe, slice_index, placing=placing)
     return PreparedCase(
         recipe=recipe,
         scans=prepared,
         lesions=None if lesions is None else lesions.data,
         grid=grid,
-        slice_index=_slice_index(recipe, has_brain),
+        slice_index=slice_index,
         brain_source="mask" if use_mask else "nonzero",
         intensity=intensity,
+        counts=counts,
     )
 
 
@@ -163,12 +172,14 @@ def apply_files(
     *,
     lesions: Path | None = None,
     routes: Mapping[str, Steps] | None = None,
+    strays: Mapping[str, str] | None = None,
 ) -> PreparedCase:
     """`apply` to the files of one case, read in parallel. Raises as `apply`, `CaseReader.volume` and `mask`.
 
     routes: transforms from the space of the recipe's `resample_to` to that of a file; without effect where it is unset.
+    strays: files whose names declare a space to which no transform leads.
     """
-    reader = reader_onto(recipe.resample_to, scans, routes or {})
+    reader = case_reader(recipe.resample_to, recipe.modalities, scans, routes, strays)
     brain_used = brain if recipe.brain != "nonzero" else None
     with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
         reads = {
@@ -178,15 +189,17 @@ def apply_files(
         }
         brain_read = pool.submit(reader.mask, "brain", brain_used) if brain_used else None
         lesions_read = (
-            pool.submit(reader.mask, "lesions", lesions, threshold=recipe.mask_threshold) if lesions else None
+            pool.submit(reader.placed_mask, "lesions", lesions, threshold=recipe.mask_threshold) if lesions else None
         )
     files = {**scans, **({"brain": brain} if brain else {}), **({"lesions": lesions} if lesions else {})}
+    truth, placing = lesions_read.result() if lesions_read else (None, None)
     return apply(
         recipe,
         {modality: read.result() for modality, read in reads.items()},
         brain_read.result() if brain_read else None,
-        lesions=lesions_read.result() if lesions_read else None,
+        lesions=truth,
         files=files,
+        placing=placing,
     )
 
 

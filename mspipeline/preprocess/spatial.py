@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from mspipeline.errors import DatasetError, ShapeError
+from mspipeline.grid import apart
 from mspipeline.volume import FloatArray, ScanGrid
 
 
@@ -22,7 +23,8 @@ def require_same_grid(name: str, grid: ScanGrid, other_name: str, other: ScanGri
     """Raises DatasetError naming both files and both grids where they differ."""
     if not grid.same_as(other):
         raise DatasetError(
-            f"{name} ({grid.describe()}) and {other_name} ({other.describe()}) are on different grids; "
+            f"{name} ({grid.describe()}) and {other_name} ({other.describe()}) are on different grids, "
+            f"{apart(grid, other)}; "
             "resample one to the other, or take the pair that belongs together"
         )
 

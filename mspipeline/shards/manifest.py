@@ -18,18 +18,23 @@ from mspipeline.config import Strict, parse
 from mspipeline.datasets.split import Split, Subset
 from mspipeline.errors import ConfigError, DataError, ShardError
 from mspipeline.files import read_json, sha256_file, write_json
+from mspipeline.preprocess.lesion_counts import LesionCounts
 
 SCHEMA_VERSION = 1
 REMEDY = "run `mspipeline prepare` again, it makes only what is missing"
 
 
 class ShardEntry(Strict):
-    """One shard, whatever it holds. file: relative to the shards folder. sha256, bytes: of that file."""
+    """One shard, whatever it holds. file: relative to the shards folder. sha256, bytes: of that file.
+
+    counts: of the lesions in its mask file and on the way to what is stored; None in shards from before it was counted.
+    """
 
     case: str
     file: str
     sha256: str
     bytes: int
+    counts: LesionCounts | None = None
 
 
 class CaseEntry(ShardEntry):
@@ -94,6 +99,8 @@ class Manifest(Strict):
     warnings: what was noticed about the dataset, a line each; `prepare` shows them.
     others: kind -> how many images the dataset has of kinds that the recipe did not ask for.
     resampled: case -> file -> how it came onto the grid of the recipe's `resample_to`: "headers", or its transforms.
+    offsets_mm: case -> file -> how far its grid lies from that of the first scan (of `resample_to`), where it was taken
+        for the same and the difference is above what headers round away.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -109,6 +116,7 @@ class Manifest(Strict):
     warnings: tuple[str, ...] = ()
     others: dict[str, int] = Field(default_factory=dict)
     resampled: dict[str, dict[str, str]] = Field(default_factory=dict)
+    offsets_mm: dict[str, dict[str, float]] = Field(default_factory=dict)
 
     @property
     def kind(self) -> str:

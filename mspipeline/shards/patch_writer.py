@@ -4,7 +4,8 @@
     candidates         (K, 3) int32, voxels that may be lesion; candidate_labels (K,) uint8, 1 where they are
     lesions            (L, 3) int32, every lesion voxel
     scan_mask          (X, Y, Z) uint8, the truth
-    attributes         schema_version, kind, case, recipe_hash, sources, scan_grid, patch_size, brain_source, intensity
+    attributes         schema_version, kind, case, recipe_hash, sources, scan_grid, patch_size, brain_source, intensity,
+                       lesion_counts
 
 Voxels are in the order of memory. Every chunk carries a checksum; equal cases give equal bytes.
 """
@@ -24,7 +25,15 @@ from mspipeline.patches.candidates import candidates
 from mspipeline.patches.sampling import CaseVoxels
 from mspipeline.preprocess.patches3d import PatchCase
 from mspipeline.shards.manifest import PatchEntry
-from mspipeline.shards.writer import Source, chunk_options, in_memory, store, write_intensity, write_origin
+from mspipeline.shards.writer import (
+    Source,
+    chunk_options,
+    in_memory,
+    store,
+    write_counts,
+    write_intensity,
+    write_origin,
+)
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +79,11 @@ def write_patch_shard(shards: Path, case: str, prepared: PatchCase, sources: Map
         file.attrs["kind"] = recipe.kind
         file.attrs["patch_size"] = np.array(recipe.patch_size, np.int64)
         write_intensity(file, prepared.brain_source, prepared.intensity)
+        write_counts(file, prepared.counts)
         stored = store(shards, case, file)
     _say_what_training_leaves_out(case, voxels)
     return PatchEntry(
-        **stored.model_dump(),
+        **{**stored.model_dump(), "counts": prepared.counts},
         image_shape=recipe.image_shape,
         volume_shape=shape[:3],
         candidates=len(voxels.candidates),

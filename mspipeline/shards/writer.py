@@ -5,7 +5,7 @@
     slice_index   (S,) int32, places on the resampled volume's slice axis
     scan_mask     (X, Y, Z) uint8, the truth on the scan's own canonical grid
     attributes    schema_version, case, recipe_hash, sources, scan_grid, volume_shape, brain_source, intensity,
-                  lesion_voxels, lesion_slices
+                  lesion_voxels, lesion_slices, lesion_counts
 
 Every chunk carries a checksum (fletcher32): a damaged one is noticed when it is read.
 """
@@ -25,6 +25,7 @@ from mspipeline import hdf5
 from mspipeline.errors import ShapeError, ShardError
 from mspipeline.files import sha256_file, write_bytes
 from mspipeline.preprocess.intensity import Statistics
+from mspipeline.preprocess.lesion_counts import LesionCounts
 from mspipeline.preprocess.prepared import PreparedCase
 from mspipeline.shards.manifest import REMEDY, CaseEntry, PatchEntry, ShardEntry, shard_path
 from mspipeline.volume import ScanGrid
@@ -85,11 +86,12 @@ def write_shard(
         write_origin(file, case, prepared.recipe.hash, sources, prepared.grid)
         file.attrs["volume_shape"] = np.array(prepared.volume_shape, np.int64)
         write_intensity(file, prepared.brain_source, prepared.intensity)
+        write_counts(file, prepared.counts)
         file.attrs["lesion_voxels"] = lesion_voxels
         file.attrs["lesion_slices"] = lesion_slices
         stored = store(shards, case, file)
     return CaseEntry(
-        **stored.model_dump(),
+        **{**stored.model_dump(), "counts": prepared.counts},
         slices=slices,
         image_shape=prepared.image_shape,
         lesion_voxels=lesion_voxels,
@@ -122,6 +124,12 @@ def write_intensity(file: Any, brain_source: str, intensity: Mapping[str, Statis
     file.attrs["intensity"] = _json({name: asdict(stats) for name, stats in intensity.items()})
 
 
+def write_counts(file: Any, counts: LesionCounts | None) -> None:
+    """What became of the lesions on the way from their file."""
+    if counts is not None:
+        file.attrs["lesion_counts"] = _json(counts.model_dump(mode="json"))
+
+
 def store(shards: Path, case: str, file: Any) -> ShardEntry:
     """Write a file in memory to SHARDS/cases/<case>.h5, whole or not at all. Raises StorageError."""
     file.flush()
@@ -152,6 +160,7 @@ def read_entry(shards: Path, case: str) -> tuple[CaseEntry | PatchEntry, str, di
                 file=path.relative_to(shards).as_posix(),
                 sha256=sha256_file(path),
                 bytes=path.stat().st_size,
+                counts=LesionCounts(**json.loads(counts)) if (counts := file.attrs.get("lesion_counts")) else None,
             )
             entry = _of_patches(file, stored) if "kind" in file.attrs else _of_slices(file, stored)
             sources = {name: Source(**source) for name, source in json.loads(file.attrs["sources"]).items()}

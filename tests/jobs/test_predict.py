@@ -96,6 +96,36 @@ def test_one_anatomy_in_three_orientations_has_one_map(run_folder: Path, scans: 
     assert np.array_equal(las, air)
 
 
+def test_a_map_is_turned_as_its_scan_is_stored_upright_oblique_or_halfway(
+    run_folder: Path, small_dataset: Path, tmp_path: Path
+) -> None:
+    image = nib.nifti1.load(small_dataset / "sub-01/anat/sub-01_FLAIR.nii.gz")
+    data = np.asarray(image.dataobj)
+    orders = [
+        np.array([[0, 1], [1, 1], [2, 1]]),
+        np.array([[1, -1], [0, 1], [2, 1]]),
+        np.array([[2, 1], [0, -1], [1, -1]]),
+    ]
+    for degrees in (0, 30, 45):  # at 45 two orientations are equally close
+        angle = np.deg2rad(degrees)
+        rotation = np.eye(4)
+        rotation[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        for number, order in enumerate(orders):
+            name = f"sub-{degrees:02d}x{number}"
+            turned = nib.Nifti1Image(data, rotation @ image.affine).as_reoriented(order)
+            (tmp_path / "in" / name / "anat").mkdir(parents=True)
+            turned.to_filename(tmp_path / "in" / name / "anat" / f"{name}_FLAIR.nii.gz")
+    done = maps(run_folder, tmp_path / "in", tmp_path / "out")
+    assert len(done) == 9
+    probability = [np.asarray(nib.nifti1.load(each.probability).dataobj) for each in done]
+    for first in (0, 3, 6):
+        assert probability[first].std() > 0
+        for number, order in enumerate(orders):
+            expected = nib.orientations.apply_orientation(probability[first], order)
+            assert np.array_equal(probability[first + number], expected), done[first + number].case
+    assert np.array_equal(probability[0], probability[3])  # by 30 degrees the same axes are closest
+
+
 def test_a_mask_is_one_where_the_probability_reaches_the_threshold(
     trained_run: TrainJob, scans: Path, tmp_path: Path
 ) -> None:

@@ -350,7 +350,8 @@ def test_modalities_on_different_grids_are_refused_with_the_option_that_resample
         save(dataset / subject / "anat" / f"{subject}_T1w.nii.gz", brain(4)[:, ::2], np.diag([-1.0, 2.0, 1.0, 1.0]))
     both = {"modalities": ["FLAIR", "T1w"]}
     with pytest.raises(
-        DatasetError, match=r"sub-01: .*different grids; put all on one with --resample-to FLAIR \(by th"
+        DatasetError,
+        match=r"sub-01: .*different grids, of other shapes; put all on one with --resample-to FLAIR \(by th",
     ):
         run(dataset, output, both)
     xfm = dataset / "sub-02/anat/sub-02_from-T1w_to-FLAIR_mode-image_xfm.txt"
@@ -375,6 +376,99 @@ def test_modalities_on_different_grids_are_refused_with_the_option_that_resample
     with pytest.raises(DatasetError, match=r"sub-02_from-T1w.*_xfm\.txt: not an ITK transform"):
         run(dataset, output.with_name("other"), both, resample_to="FLAIR")
     assert data_of(output) == before
+
+
+def thin_slices(dataset: Path, subject: str, *voxels: tuple[int, int, int]) -> None:
+    """The lesion mask of a subject, drawn on slices a third as thick; the middle one of three is the scan's own."""
+    drawn = np.zeros((16, 18, 42), np.uint8)
+    for voxel in voxels:
+        drawn[voxel] = 1
+    affine = np.diag([-1.0, 1.0, 1 / 3, 1.0])
+    affine[2, 3] = -1 / 3
+    save(mask(dataset, subject), drawn, affine)
+
+
+def test_what_resampling_does_to_lesions_is_in_the_manifest_and_in_the_shard(dataset: Path, output: Path) -> None:
+    thin_slices(dataset, "sub-01", (4, 4, 13), (8, 8, 16), (11, 11, 20))
+    manifest = run(dataset, output, {"size": SHAPE}, resample_to="FLAIR")
+    counts = {entry.case: entry.counts for entry in manifest.cases}
+    assert all(counts.values())
+    one, other = counts["sub-01"], counts["sub-02"]
+    assert one is not None
+    assert other is not None
+    # Thin slices 13 and 16 are in the middle of thick slices 4 and 5, 20 is the last of slice 6.
+    assert (one.drawn.lesions, one.drawn.ml) == (3, 0.001)
+    assert (one.scan.lesions, one.scan.ml, one.lost_on_scan, one.outside) == (2, 0.002, 1, 0.0)
+    assert (one.stored, one.lost_in_slices) == (one.scan, 0)
+    assert one.warning() == "3 lesions of 0.001 ml drawn, 2 lesions of 0.002 ml on the scan's grid (1 lost)"
+    # 3 x 2 x 3 voxels of 1 mm, on the scan's own grid.
+    assert (other.drawn, other.scan, other.stored) == (other.drawn,) * 3
+    assert (other.drawn.lesions, other.drawn.ml, other.warning()) == (1, 0.018, None)
+    (output / "manifest.json").unlink()
+    assert run(dataset, output, {"size": SHAPE}, resample_to="FLAIR") == manifest  # the shards know it
+
+
+def test_a_mask_that_resampling_takes_away_is_refused_and_leaves_whole_shards(dataset: Path, output: Path) -> None:
+    thin_slices(dataset, "sub-02", (4, 4, 12), (8, 8, 15), (11, 11, 19))
+    with pytest.raises(
+        DatasetError,
+        match=r"sub-02: .*sub-02_label-lesion_mask\.nii\.gz: on the grid of .*: 3 lesions of 0\.001 ml become 1 "
+        r"lesion of 0\.001 ml \(26-connected; 2 lost\), expected at least 50%.*; check that this mask belongs",
+    ):
+        run(dataset, output, {"size": SHAPE}, resample_to="FLAIR")
+    assert {path.name for path in output.rglob("*") if path.is_file()} <= {"sub-01.h5"}
+
+
+@pytest.mark.parametrize("resample_to", [None, "FLAIR"])
+def test_a_file_of_another_space_is_refused_before_any_work_unless_a_transform_leads_there(
+    dataset: Path, output: Path, resample_to: str | None
+) -> None:
+    native = mask(dataset, "sub-02")
+    declared = native.with_name("sub-02_space-MNI152NLin6Asym_label-lesion_mask.nii.gz")
+    native.unlink()
+    moved = LAS.copy()
+    moved[:3, 3] = (4, 9, -12)
+    save(declared, lesions(), moved)
+    with pytest.raises(
+        DatasetError,
+        match=r"sub-02: .*up to 15\.5 mm apart.*different spaces \(sub-02_space-MNI152NLin6Asym.*_xfm\.txt \(ITK\)",
+    ):
+        run(dataset, output, resample_to=resample_to)
+    assert not output.exists()
+    if resample_to is None:
+        return
+    # x to the left and y to the back in LPS: from the scan's place to the template's.
+    native.with_name("sub-02_from-FLAIR_to-MNI152NLin6Asym_mode-image_xfm.txt").write_text(
+        "#Insight Transform File V1.0\nTransform: AffineTransform_double_3_3\n"
+        "Parameters: 1 0 0 0 1 0 0 0 1 4 9 12\nFixedParameters: 0 0 0\n"
+    )
+    run(dataset, output, resample_to=resample_to)
+    with h5py.File(output / "cases/sub-02.h5") as file:
+        assert np.array_equal(file["scan_mask"][...], lesions()[::-1])
+
+
+def test_files_that_are_nearly_on_one_grid_are_taken_and_the_distance_is_kept(dataset: Path, output: Path) -> None:
+    near = LAS.copy()
+    near[1, 3] = 0.07
+    save(mask(dataset, "sub-02"), lesions(), near)
+    manifest = run(dataset, output)
+    assert manifest.offsets_mm == {"sub-02": {"lesions": pytest.approx(0.07, abs=1e-4)}}
+    far = LAS.copy()
+    far[1, 3] = 0.13
+    save(mask(dataset, "sub-02"), lesions(), far)
+    with pytest.raises(DatasetError, match=r"on different grids, up to 0\.13 mm apart; put all on one with --resample"):
+        run(dataset, output.with_name("other"))
+
+
+def test_a_mask_stored_in_another_orientation_lies_on_the_scan(dataset: Path, output: Path) -> None:
+    run(dataset, output)
+    turned = nib.nifti1.load(mask(dataset, "sub-01")).as_reoriented(np.array([[2, -1], [0, 1], [1, 1]]))
+    turned.to_filename(mask(dataset, "sub-01"))
+    run(dataset, output.with_name("turned"))
+    with h5py.File(output / "cases/sub-01.h5") as one, h5py.File(output.with_name("turned") / "cases/sub-01.h5") as two:
+        assert one["scan_mask"][...].any()
+        assert np.array_equal(one["scan_mask"][...], two["scan_mask"][...])
+        assert one.attrs["scan_grid"] == two.attrs["scan_grid"]
 
 
 @pytest.mark.real

@@ -95,3 +95,15 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         match(empty(2, 2), empty(2, 2), connectivity=6)
     with pytest.raises(TypeError, match="float32"):
         match(empty(2, 2, 2), np.zeros((2, 2, 2), np.float32), connectivity=6)
+
+
+@pytest.mark.parametrize("connectivity", [6, 18, 26])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 7, 1), (5, 1, 5), (9, 9, 9), (3, 4, 1)])
+def test_as_many_components_as_a_grid_can_hold_are_found(
+    shape: tuple[int, int, int], connectivity: Literal[6, 18, 26]
+) -> None:
+    mask = np.zeros(shape, bool)
+    mask[::2, ::2, ::2] = True
+    found = match(mask, mask, connectivity=connectivity)
+    assert len(found.truth) == mask.sum()
+    assert (found.truth.sizes_vox == 1).all()

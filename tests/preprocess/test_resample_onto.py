@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from mspipeline.datasets.layouts import find_cases
-from mspipeline.errors import ConfigError
+from mspipeline.errors import ConfigError, DatasetError
 from mspipeline.preprocess.recipe import apply_files, load_slices_recipe
 from mspipeline.preprocess.resample_onto import CaseReader, reader_onto
 from mspipeline.volume import load_grid, load_volume
@@ -97,7 +97,11 @@ def test_a_mask_stays_a_mask_and_outside_is_nothing(files: dict[str, Path], tmp_
     ]
     far = COARSE.copy()
     far[0, 3] = 500
-    assert not reader_onto("FLAIR", files, {}).volume("T1w", save(tmp_path / "far.nii", drawn, far)).data.any()
+    nowhere = save(tmp_path / "far.nii", drawn, far)
+    with pytest.raises(DatasetError, match=r"far\.nii: shares 0% of its field of view with .*flair\.nii"):
+        reader_onto("FLAIR", files, {}).volume("T1w", nowhere)
+    with pytest.raises(DatasetError, match=r"100% of its voxels lie outside the field of view: 1 lesion of 0\.008 ml"):
+        reader_onto("FLAIR", files, {}).mask("brain", nowhere)
 
 
 def test_a_file_on_the_references_grid_is_taken_as_it_is(files: dict[str, Path], tmp_path: Path) -> None:

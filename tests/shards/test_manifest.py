@@ -73,7 +73,7 @@ def test_its_json_has_the_keys_that_others_read(shards: Path) -> None:
     document = read_json(shards / "manifest.json", what="", remedy="")
     assert set(document) == {
         *("schema_version", "dataset_name", "dataset_hash", "recipe", "recipe_hash", "channels"),
-        *("split", "split_hash", "cases", "skipped", "resampled"),
+        *("split", "split_hash", "cases", "skipped", "resampled", "offsets_mm"),
     }
     assert document["split"] == {"seed": 0, "train": ["sub-03", "sub-01"], "validation": ["sub-02"], "test": []}
 
@@ -107,10 +107,10 @@ def test_a_manifest_of_patches_is_read_as_one(patch_shards: Path) -> None:
     assert {case["kind"] for case in stored["cases"]} == {"patches3d"}
 
 
-def test_entries_of_slices_are_stored_as_they_were_before_there_were_patches(shards: Path) -> None:
+def test_entries_of_slices_say_no_kind_as_before_there_were_patches(shards: Path) -> None:
     (first, *_) = read_json(shards / "manifest.json", what="", remedy="")["cases"]
     assert list(first) == [
-        *("case", "file", "sha256", "bytes", "slices"),
+        *("case", "file", "sha256", "bytes", "counts", "slices"),
         *("image_shape", "lesion_voxels", "lesion_slices"),
     ]
     assert load_manifest(shards).kind == "slices2d"
