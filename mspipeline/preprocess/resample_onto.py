@@ -174,7 +174,7 @@ def case_reader(
 def require_reference(reference: str | None, modalities: Sequence[str]) -> str | None:
     """The reference. Raises ValueError where a recipe does not read it. An empty one is none: it undoes a recipe's."""
     if reference and reference not in modalities:
-        raise ValueError(f"expected one of the recipe's modalities, {', '.join(modalities)}")
+        raise ValueError(f"expected one of the recipe's modalities, {', '.join(modalities)}; received: {reference!r}")
     return reference or None
 
 

@@ -73,7 +73,7 @@ def test_its_json_has_the_keys_that_others_read(shards: Path) -> None:
     document = read_json(shards / "manifest.json", what="", remedy="")
     assert set(document) == {
         *("schema_version", "dataset_name", "dataset_hash", "recipe", "recipe_hash", "channels"),
-        *("split", "split_hash", "cases", "skipped", "resampled", "offsets_mm"),
+        *("split", "split_hash", "cases", "skipped", "warnings", "others", "resampled", "offsets_mm"),
     }
     assert document["split"] == {"seed": 0, "train": ["sub-03", "sub-01"], "validation": ["sub-02"], "test": []}
 
