@@ -25,7 +25,7 @@ class Partition(Strict):
 
     device: what its nodes offer. cpus: per cell. time_min: limit of one attempt of a cell, which then continues.
     gres: generic resources as sbatch takes them, e.g. `gpu:t4:1`.
-    pack: so many cells of one process run side by side in one job, which asks for that many times cpus and mem_gb; they
+    pack: cells of one process that run side by side in one job, which asks for that many times cpus and mem_gb; they
         share its gres.
     sbatch: more options of sbatch, by their long names: `{ constraint = "t4", exclusive = true }`. They are added to
         the site's and replace those of the same name; `false` takes one of the site's away.
@@ -87,8 +87,8 @@ class Site(Strict):
     partitions: by the scheduler's own names; a local site needs none.
     account, qos: of every partition that names none of its own.
     sbatch: options of sbatch that no other key stands for, of every job: `{ reservation = "x", mail_user = "a@b" }`.
-    tries: so often in a row may a cell die without getting further before it has failed for good.
-    warn_s: seconds before a cell's time limit at which it is told to save its state and be queued again.
+    tries: how many times in a row a cell may die without progress before it counts as failed.
+    warn_s: how many seconds before its time limit a cell is warned, saves its state and goes back into the queue.
     container: runtime that starts the cells; `none` runs them in this environment.
     images: by backend; a file in image_folder for apptainer and singularity, a reference for docker and podman; or
         `{ file = ..., digest = "sha256:..." }`.

@@ -5,7 +5,7 @@ record.py    campaign.json
 plan.py      what it will ask for, before anything runs, and the batch scripts to read
 follow.py    its cells followed to their end, run again when they die
 ending.py    how a job ended that could not say it itself
-progress.py  how far a cell is, told from its files alone; look.py reads only what has changed
+progress.py  the state of a cell, from its files, its lock and the queue; look.py reads only what has changed
 logs.py      what a cell's programs wrote, attempt after attempt
 gaps.py      cells that never began, as rows of the tables
 

@@ -153,7 +153,7 @@ class Campaign:
 
     def state(self, look: Look | None = None) -> list[CellState]:
         """Every cell's state, in the order of the sweep, from files alone. look: one that was asked before."""
-        return self._told((look or self.look()).states(self.cells))
+        return self._explained((look or self.look()).states(self.cells))
 
     def followed(self) -> bool:
         """Whether a process runs this campaign, as far as this host can tell."""
@@ -202,7 +202,7 @@ class Campaign:
                 self.record.site,
                 [cell for cell in self.cells if not only or cell.id in only],
                 campaign._dispatch(commands),
-                observer and (lambda states: observer(self._told(states))),
+                observer and (lambda states: observer(self._explained(states))),
                 poll_s=poll_s,
                 grace_s=grace_s,
             )
@@ -298,7 +298,7 @@ class Campaign:
                 self._wait_for_tables()
             except TableError as error:
                 no_tables = error
-        # What went wrong first is told: without shards there are no cells, and without cells no tables.
+        # The first cause is the one to report: without shards there are no cells, and without cells no tables.
         preparation = self._preparation()
         if isinstance(ended, SuiteError) and preparation is not None and preparation.state in ("failed", "interrupted"):
             raise CellsFailed(
@@ -329,20 +329,20 @@ class Campaign:
         """The state of a preparation that the cells need; None where they need none."""
         return around.step_state(self.folder, "prepare") if self.to_prepare else None
 
-    def _told(self, states: list[CellState]) -> list[CellState]:
+    def _explained(self, states: list[CellState]) -> list[CellState]:
         """The states with what cells wait for, or why they never began, where that is the preparation."""
         preparation = self._preparation()
         if preparation is None or preparation.state == "pending":
             return states
-        told = []
+        explained = []
         for each in states:
             if preparation.state == "running" and each.waits:
-                told.append(replace(each, message=f"waiting for the preparation{_after_semicolon(each.message)}"))
+                explained.append(replace(each, message=f"waiting for the preparation{_after_semicolon(each.message)}"))
             elif preparation.state in ("failed", "interrupted") and each.state != "running" and not each.node:
-                told.append(replace(each, message=f"not prepared: {preparation.message}; log: {preparation.log}"))
+                explained.append(replace(each, message=f"not prepared: {preparation.message}; log: {preparation.log}"))
             else:
-                told.append(each)
-        return told
+                explained.append(each)
+        return explained
 
     def _write(self) -> None:
         write_json(self.folder / "campaign.json", self.record.model_dump(mode="json"))

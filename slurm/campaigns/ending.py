@@ -3,7 +3,7 @@
 CELL/ending.json keeps what the attempt could not say itself, so that any terminal tells it. Only the campaign writes
 it, and only its word on the attempt that is the latest counts.
 
-    told of by SLURM or nobody          what follows
+    how the job ended                   what follows
     memory ran out                      failed: with the peak and a better mem_gb
     the disk is full                    failed: room must be made first
     cancelled by somebody               left as it is
@@ -107,7 +107,7 @@ def write_ending(cell_folder: Path, ending: Ending) -> None:
 def ending_of(
     cell_folder: Path, submission: Submission, attempt: AttemptRecord | None, allowed: Allowance, unbegun: int = 0
 ) -> Ending | None:
-    """What is to be said and done about a cell whose jobs are over; None where it speaks for itself.
+    """What to report and do about a cell whose jobs are over; None where its own files tell enough.
 
     unbegun: jobs of this cell in a row that ended before they began, this one not counted.
     Raises NoAnswer where SLURM would have to tell and does not answer.
@@ -192,13 +192,13 @@ def _cause(word: str, attempt: AttemptRecord) -> str:
 def _memory(
     cell_folder: Path, submission: Submission, attempt: AttemptRecord, allowed: Allowance, log_text: str
 ) -> str:
-    """What is to be said of a cell that memory ended; empty where it did not.
+    """The message for a cell that ran out of memory; empty where it did not.
 
     The peak is the first that is known of: SLURM's word in the log, its accounting, the samples beside the job.
     """
-    told = _OVER_LIMIT.findall(log_text)
-    if told:
-        return _advice("killed by its memory limit", max(int(peak) for peak, _ in told), int(told[0][1]) / GIB)
+    reported = _OVER_LIMIT.findall(log_text)
+    if reported:
+        return _advice("killed by its memory limit", max(int(peak) for peak, _ in reported), int(reported[0][1]) / GIB)
     last = log_text.strip().rpartition("\n")[2]
     if attempt.exit_code not in (None, KILLED):
         python = "MemoryError" in last

@@ -24,7 +24,7 @@ from mspipeline.slurm.submission import queue, submit
 Observer = Callable[[list[CellState]], None]
 ASK_AGAIN_S = 1.0
 HOPELESS_S = 60.0
-"""So long a job may say that it will never start before it is taken out of the queue; it may be a passing state."""
+"""How long a job may report a hopeless reason before it is cancelled; the reason may pass."""
 SHOWN_CELLS = 3
 SHOWN_LINES = 8
 

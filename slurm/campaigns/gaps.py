@@ -132,7 +132,7 @@ def main() -> int:
         if campaign.record.site.executor == "slurm" and not wait_for_answer():
             print(f"warning: {SILENT}; cells that may not have begun are rows that say so", file=sys.stderr)
         for name in write_gaps(campaign):
-            print(f"{name}: no run.json; it is a row that says so")
+            print(f"{name}: never wrote run.json; the tables have a row with the reason")
     except SuiteError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 FIELDS = tuple(each.name for each in fields(CellState))
 SETTLED_S = 60.0
 KEEP_EVERY = 200
-"""So many newly done cells are worth a new finished.json; a campaign of fewer never has one."""
+"""Number of newly done cells that are worth a new finished.json; a campaign of fewer cells never has one."""
 
 
 class Look:

@@ -1,4 +1,4 @@
-"""What a sweep will ask for, told before anything runs: cells, images, core-hours, disk; and the batch scripts to read.
+"""What a sweep will ask for, before anything runs: cells, images, core-hours, disk, and its batch scripts to read.
 
 Core-hours are an upper bound of one attempt of every job: what all of them would take if each ran into its time limit.
 The disk is an estimate from the numbers of weights: of each cell a best checkpoint (weights) and a last one (weights
@@ -118,18 +118,20 @@ def write_scripts(campaign: Campaign) -> list[Path]:
         after = f"after {first}.sh went well" if first else ""
         for array in chain:
             name = f"{len(scripts) + 1:02}-{array.name}-{array.partition_name}"
-            scripts.append((name, array.device, len(array.cells), array.shape, [*filter(None, [after]), *_told(array)]))
+            scripts.append(
+                (name, array.device, len(array.cells), array.shape, [*filter(None, [after]), *_first_commands(array)])
+            )
             after = f"each element after the same one of {name}.sh went well"
     if campaign.record.collect:
         name = f"{len(scripts) + 1:02}-collect"
         scripts.append((name, device, 1, around.collect_shape(), ["after all others, however they ended: the tables"]))
     written = []
-    for name, where, count, shape, told in scripts:
+    for name, where, count, shape, comments in scripts:
         text = batch_script(site, where, count, campaign.folder / "logs" / name, name=name[3:], shape=shape)
         shebang, _, rest = text.partition("\n")
-        comments = "".join(f"# {line}\n" for line in told)
+        head = "".join(f"# {line}\n" for line in comments)
         path = folder / f"{name}.sh"
-        write_bytes(path, f"{shebang}\n{comments}{rest}".encode())
+        write_bytes(path, f"{shebang}\n{head}{rest}".encode())
         written.append(path)
     return written
 
@@ -150,7 +152,7 @@ def _arrays(campaign: Campaign) -> Iterable[Array]:
     return (array for chain in chains(campaign.cells, site, separate_jobs=separate) for array in chain)
 
 
-def _told(array: Array) -> list[str]:
+def _first_commands(array: Array) -> list[str]:
     """What the first cells of an array run."""
     lines = [f"{len(array.cells)} cells in {array.jobs} jobs, {array.shape.pack} in each"]
     for cell in array.cells[:SHOWN]:
@@ -177,7 +179,7 @@ def _around(campaign: Campaign, name: str) -> list[PlannedJobs]:
 
 
 def _row(steps: str, partition_name: str, partition: Partition, shape: Shape, jobs: int) -> PlannedJobs:
-    """What so many jobs of one shape ask for; no cells yet, and no image."""
+    """What a number of jobs of one shape ask for, before their cells and image are known."""
     asked = shape.of(partition)
     cpus = asked.cpus and asked.cpus * shape.tasks * shape.pack
     limit = asked.time_min

@@ -1,4 +1,8 @@
-"""How far a cell is, told from its files alone: any terminal, or a new login, tells the same."""
+"""The state of a cell, from its files, its lock and the scheduler's queue: the same on any terminal.
+
+The files say what attempts left behind, and a killed attempt leaves nothing. So the queue counts for more: a cell whose
+job waits again is waiting, whatever its last attempt wrote.
+"""
 
 from __future__ import annotations
 

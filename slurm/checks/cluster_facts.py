@@ -11,7 +11,7 @@ from mspipeline.errors import ConfigError
 from mspipeline.slurm.program_environment import program_environment
 
 ANSWER_S = 30.0
-"""So long a SLURM program may take: one whose controller is away waits far longer by itself."""
+"""Timeout for one answer: a SLURM program whose controller is away waits far longer by itself."""
 _FIELD = re.compile(r"(?:^|\s)([A-Za-z][\w/:]*)=(\S*)")
 _GRES = re.compile(r"(\w+)(?::([A-Za-z][\w.\-]*))?(?::(\d+)[KMG]?)?(?:\(.*)?")
 _DOWN = frozenset({"DOWN", "DRAIN", "FAIL", "FUTURE", "INVAL", "MAINT", "NOT_RESPONDING", "UNKNOWN"})

@@ -56,7 +56,7 @@ def _image(what: str, facts: ImageFacts, runtime: str, *, looked: bool) -> Findi
     if not looked:
         return Finding(what, "missing", f"{about}: not looked into, no {runtime} on this machine", ON_NODES)
     if unsaid:
-        remedy = "build it with these labels, so that a wrong image is told before cells run"
+        remedy = "build it with these labels, so that a wrong image is refused before cells run"
         return Finding(what, "missing", f"{about}: has no label {' and no '.join(unsaid)}", remedy)
     commit = f", commit {facts.revision}" if facts.revision else ""
     return Finding(what, "ok", f"{about}, version {facts.version}{commit}")

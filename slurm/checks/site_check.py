@@ -37,7 +37,7 @@ def check_site(site: Site, backends: Sequence[str] = ()) -> None:
 
 
 def site_findings(site: Site) -> list[Finding]:
-    """All that can be said of a site on SLURM from this machine, without a job."""
+    """What can be found out about a site on SLURM from this machine, without a job."""
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
     if absent:
         remedy = "work on a login node of the cluster, or load the module that has SLURM"
@@ -183,7 +183,7 @@ def _named(kind: str, name: str, every: frozenset[str] | None, yours: frozenset[
     """Whether accounting knows an account or a QOS, and this user may use it."""
     what = f"{kind} {name!r}"
     if every is None or yours is None:
-        remedy = f"ask the site's staff whether {kind} counts here; SLURM says so when cells are submitted, if at all"
+        remedy = f"ask the site's staff whether {kind} counts here; SLURM refuses a wrong one at submission, if at all"
         return Finding(
             what, "missing", "cannot be checked: this cluster has no accounting, or it does not answer", remedy
         )
@@ -196,13 +196,13 @@ def _named(kind: str, name: str, every: frozenset[str] | None, yours: frozenset[
 
 
 def _signals(site: Site, facts: ClusterFacts) -> Finding:
-    """How a cell is told to end here: before its time limit, and when it is preempted or cancelled."""
+    """How a cell is warned here before its time limit, and how long it has when it is preempted or cancelled."""
     unsafe = [
         name
         for name in site.partitions
         if name in facts.partitions and facts.partitions[name].preempt_mode in ("CANCEL", "GANG", "SUSPEND")
     ]
-    detail = f"told {site.warn_s} s before the time limit; {facts.kill_wait_s} s to save its state when preempted"
+    detail = f"warned {site.warn_s} s before the time limit; {facts.kill_wait_s} s to save its state when preempted"
     if unsafe:
         mode = facts.partitions[unsafe[0]].preempt_mode
         remedy = "run `mspipeline resume` after a preemption, or ask the site's staff for PreemptMode=REQUEUE"

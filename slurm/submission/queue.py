@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 FRESH_S = 1.0
 PATIENCE_S = 20.0
-"""So long an answer is waited for; SLURM's own programs try for a minute or more while the controller is down."""
+"""Timeout for one answer; SLURM's own programs try for a minute or more while the controller is down."""
 SCANCEL_JOBS = 500
-"""So many jobs a call: a command line has an end."""
+"""Jobs in one call: the length of a command line is limited."""
 SILENT = "UNKNOWN"
 """The state of a job that nobody answers for."""
 GOES_ON = ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED", "COMPLETING")

@@ -1,5 +1,7 @@
 import math
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -234,3 +236,22 @@ def test_an_option_that_sbatch_or_the_site_file_does_not_take_so_is_one_line(tmp
 def test_a_local_site_takes_no_options_of_sbatch(tmp_path):
     with pytest.raises(ConfigError, match="sbatch options on a site with executor = 'local'"):
         load_site(written(tmp_path, 'name = "x"\nexecutor = "local"\n' + OPTIONS))
+
+
+def test_the_site_file_of_the_guide_is_one(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+    section = guide.partition("## Clusters\n")[2].partition("\n## ")[0]
+    example, options = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
+    path = tmp_path / "hall.toml"
+    path.write_text(example)
+    site = load_site(str(path))
+    assert (site.container, site.partitions["gpu_t4"].gres, site.images["tensorflow"].file) == (
+        "apptainer",
+        "gpu:t4:1",
+        "tensorflow.sif",
+    )
+    head, _, tables = example.partition("[images]")
+    top, _, table = options.partition("[partitions.gpu_t4.sbatch]")
+    path.write_text(f"{head}{top}[images]{tables}[partitions.gpu_t4.sbatch]{table}")
+    site = load_site(str(path))
+    assert (site.sbatch["wckey"], site.partitions["gpu_t4"].sbatch) == ("lesions", {"constraint": "t4"})
