@@ -23,6 +23,7 @@ from mspipeline.errors import ConfigError
 from mspipeline.slurm.checks.finding import Finding
 from mspipeline.slurm.checks.probe_job import LINE, Probe
 from mspipeline.slurm.inside.node import Surroundings, command_lines
+from mspipeline.slurm.modules import refusal_in
 from mspipeline.slurm.sbatch_options import WHERE, words_of
 from mspipeline.slurm.site import Site
 from mspipeline.slurm.srun import outside_of_jobs
@@ -60,7 +61,10 @@ def mpi_findings(site: Site, shared: Path, patience_s: float) -> list[Finding]:
     late, errors = _waited(["sbatch", "--wait", *words], job_name, patience_s)
     said = output.read_text(encoding="utf-8", errors="replace").splitlines() if output.exists() else []
     found = [Finding(**json.loads(line.removeprefix(LINE))) for line in said if line.startswith(LINE)]
-    if late:
+    refused, _, remedy = refusal_in(output).rpartition("; ")
+    if refused:
+        found.append(Finding("MPI", "broken", refused, remedy))
+    elif late:
         found.append(Finding("MPI", "missing", f"no answer after {patience_s:.0f} s; cancelled", "try again later"))
     elif not found:
         words_said = " ".join([*said[-1:], *errors.split()])[-300:] or "nothing is heard of its job"

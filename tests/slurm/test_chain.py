@@ -254,8 +254,7 @@ def test_a_cell_of_two_processes_goes_from_scans_to_tables_on_slurm(
     )
     site = tmp_path / "site.toml"
     site.write_text(
-        'name = "c"\nexecutor = "slurm"\nwarn_s = 30\nmpi_plugin = "pmi2"\n'
-        "[partitions.cpu]\ncpus = 1\nmem_gb = 1.5\ntime_min = 10\n"
+        'name = "c"\nexecutor = "slurm"\nwarn_s = 30\n[partitions.cpu]\ncpus = 1\nmem_gb = 1.5\ntime_min = 10\n'
     )
     command = [str(Path(sys.executable).with_name("mspipeline")), "sweep", str(sweep), "--data", str(small_dataset)]
     given = ["--set", "size=[32,32,16]", "--site", str(site), "-o", str(tmp_path / "out")]

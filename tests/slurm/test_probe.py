@@ -7,7 +7,9 @@ from importlib.util import find_spec
 import pytest
 
 from mspipeline.slurm.checks.probe import probe_site
+from mspipeline.slurm.checks.probe_mpi import mpi_findings
 from mspipeline.slurm.site import Partition, Site
+from tests.mpi_launch import require_mpi
 
 pytestmark = pytest.mark.slurm
 
@@ -119,3 +121,18 @@ def test_a_probe_that_does_not_end_is_cancelled(cluster, tmp_path, monkeypatch):
     while cluster.run("squeue", "-h") and time.monotonic() < ends:
         time.sleep(0.2)
     assert cluster.run("squeue", "-h") == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "state", "words"),
+    [
+        ({}, "ok", "2 ranks of MPICH"),
+        ({"mpi_plugin": "none"}, "broken", "srun --mpi=none: srun started 2 processes that cannot talk to each other"),
+        ({"modules": ("gcc/12.2",)}, "broken", "the job ended before its work began: `module purge` failed on c"),
+    ],
+)
+def test_two_ranks_are_started_as_a_preparation_starts_them(cluster, tmp_path, values, state, words):
+    require_mpi()
+    (found,) = mpi_findings(site(**values), tmp_path, 120)
+    assert (found.what, found.state, words in found.detail) == ("probe of 'cpu': MPI", state, True), found
+    assert bool(found.remedy) == (state == "broken")
