@@ -18,7 +18,7 @@ _RANKED_BY = {
     "validation.best_dice": ("mean best Dice", "in validation during training (no case was scored on its own grid)"),
 }
 
-_SEEDS = 12
+_LISTED = 12
 _NAMED = 4
 
 
@@ -66,15 +66,15 @@ def ranking_notes(
     if not left_out or row is None:
         return []
     order = [index for index in ranking(groups, rows) if row.cells[index].value is not None]
-    ranked = ", ".join(f"{groups[i].letter} {row.cells[i].value:.3f} ({_seeds(members[i], left_out)})" for i in order)
-    notes = [f"Ranked by the runs that did not collapse: {ranked}."]
+    ranked = [f"{groups[i].letter} {row.cells[i].value:.3f} ({_seeds(members[i], left_out)})" for i in order]
+    notes = [f"Ranked by the runs that did not collapse: {_listed(ranked)}."]
     if row.key.startswith("cases."):
         medians = median_runs(groups, scores, row.key.split(".")[1])
         scored = [(value, groups[index].letter) for index, value in enumerate(medians) if value is not None]
-        everyone = ", ".join(f"{letter} {value:.3f}" for value, letter in sorted(scored, key=lambda each: -each[0]))
+        everyone = [f"{letter} {value:.3f}" for value, letter in sorted(scored, key=lambda each: -each[0])]
         notes.append(
-            f"With every run counted, by each group's median run (of an even number the worse of the middle two): "
-            f"{everyone}."
+            "With every run counted, by each group's median run (of an even number the worse of the middle two): "
+            f"{_listed(everyone)}."
         )
     return notes
 
@@ -94,11 +94,17 @@ def checkpoint_notes(groups: Sequence[Group], scores: pa.Table) -> list[str]:
     return notes
 
 
+def _listed(words: Sequence[str]) -> str:
+    """The first dozen, and how many more there are."""
+    more = f", and {len(words) - _LISTED} more" if len(words) > _LISTED else ""
+    return ", ".join(words[:_LISTED]) + more
+
+
 def _seeds(runs: Sequence[dict[str, Any]], left_out: Collection[str]) -> str:
     """The seeds of a group's complete runs that are left in."""
     left_in = [run for run in runs if run["status"] == "complete" and run["run_id"] not in left_out]
     seeds = sorted({run["seed"] for run in left_in if run["seed"] is not None})
-    if not seeds or len(seeds) > _SEEDS:
+    if not seeds or len(seeds) > _LISTED:
         return plural(len(left_in), "run")
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 

@@ -103,3 +103,13 @@ def test_a_prediction_of_everything_is_a_collapse_and_one_empty_case_is_none(tab
 def test_truths_without_lesion_predicted_empty_are_no_collapse(tables_folder: Write) -> None:
     cases = [case_row("a", "sub-1", "test", truth_ml=0.0, prediction_ml=0.0, dice=float("nan"))]
     assert summarise(load_tables(tables_folder(runs=[run_row("a")], cases=cases))).collapsed == ()
+
+
+def test_a_long_ranking_is_cut(tables_folder: Write) -> None:
+    runs = [run_row(f"r{n:02d}", backend=f"b{n:02d}") for n in range(15)] + [run_row("x", backend="x", **COLLAPSED)]
+    cases = [case_row(f"r{n:02d}", "sub-1", "test", dice=n / 100) for n in range(15)]
+    cases.append(case_row("x", "sub-1", "test", dice=0.0, prediction_ml=0.0))
+    ranked, everyone = summarise(load_tables(tables_folder(runs=runs, cases=cases))).notes[:2]
+    assert "O 0.140 (seed 0), N 0.130 (seed 0)" in ranked
+    assert ranked.endswith("D 0.030 (seed 0), and 3 more.")
+    assert everyone.endswith("D 0.030, and 4 more.")
