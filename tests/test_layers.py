@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = {
     0: ["mspipeline.errors", "mspipeline.startup"],
-    1: ["mspipeline.metrics", "mspipeline.telemetry"],
+    1: ["mspipeline.losses", "mspipeline.metrics", "mspipeline.optimizers", "mspipeline.telemetry"],
     2: [
         "mspipeline.network",
         "mspipeline.parallel",

@@ -11,40 +11,44 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.backends.process_group import ALONE, ProcessGroup
-from mspipeline.errors import BackendError
+from mspipeline.errors import BackendError, ConfigError
+from mspipeline.losses import Loss, LossName
 from mspipeline.network.graph import Graph
-from mspipeline.network.ops import Op
+from mspipeline.network.ops import Op, Sigmoid
 from mspipeline.network.weights import Weights
 
+__all__ = [
+    "Adam",
+    "Backend",
+    "Execution",
+    "FloatArray",
+    "Loss",
+    "LossName",
+    "State",
+    "StepResult",
+    "Trace",
+    "loss_nodes",
+]
+
 FloatArray = npt.NDArray[np.float32]
-LossName = Literal["bce", "dice", "weighted_ce", "categorical_ce", "ce_dice"]
 State = dict[str, npt.NDArray[np.generic]]
 """What a backend needs beside the weights to go on exactly: optimiser moments, step count, random generators."""
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba 2015, algorithm 1): epsilon is added outside the root, moments are bias-corrected."""
+    """Adam (Kingma & Ba 2015, algorithm 1): epsilon is added outside the root, moments are bias-corrected.
+
+    learning_rate: of steps that are given none of their own. clip_norm: the largest Euclidean norm of a step's
+    gradient, over all weights; a longer one is shortened to it before the moments see it (Pascanu et al. 2013). None
+    clips nothing.
+    """
 
     learning_rate: float
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-7
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What training lowers; each is defined once, in NumPy, in `training.losses`.
-
-    class_weights: of "weighted_ce", one per class, background first.
-    level_weights: of "ce_dice", one per output of the graph, in their order (deep supervision).
-    batch_dice: of "ce_dice", Dice's sums run over the images of a batch, too, where nnU-Net's plan says so.
-    """
-
-    name: LossName
-    class_weights: tuple[float, ...] = ()
-    level_weights: tuple[float, ...] = (1.0,)
-    batch_dice: bool = False
+    clip_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,10 @@ class Backend(ABC):
         """The device in use, as the framework names it, e.g. `CPU` or `GPU: Tesla T4`."""
 
     @abstractmethod
-    def train_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
-        """One forward and backward pass and one update."""
+    def train_step(
+        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, whole: bool = False
+    ) -> StepResult:
+        """One forward and backward pass and one update. rate: the learning rate of this step; None: the optimiser's."""
 
     @abstractmethod
     def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
@@ -170,3 +176,18 @@ class Backend(ABC):
     def gather(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """(processes, *shape): the values of every process, by rank; of the same shape and type on each."""
         return values[None]
+
+
+def loss_nodes(graph: Graph, loss: Loss) -> tuple[str, ...]:
+    """The nodes whose values a loss takes: the graph's outputs, or what the last sigmoid is given.
+
+    Raises ConfigError where the loss wants the logits of a sigmoid and the network does not end in one.
+    """
+    if not loss.of_sigmoid_logits:
+        return tuple(graph.outputs)
+    last = graph[graph.outputs[0]]
+    if not isinstance(last.op, Sigmoid):
+        raise ConfigError(
+            f"loss {loss.name} needs a network that ends in a sigmoid, {graph.name} ends in {type(last.op).__name__}"
+        )
+    return last.inputs

@@ -67,7 +67,9 @@ class OnnxRuntimeBackend(Backend):
     def compile(self, loss: Loss, optimiser: Adam) -> None:
         _refuse()
 
-    def train_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
+    def train_step(
+        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, whole: bool = False
+    ) -> StepResult:
         _refuse()
 
     def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:

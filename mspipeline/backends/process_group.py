@@ -5,7 +5,7 @@ every process whole: all compute the same, and it counts once. So the gradients 
 batch, up to rounding, whatever the loss and the size of the last batch.
 
 Loss and batch normalisation are of the joint batch, too: their sums and moments are exchanged in the step, forwards and
-backwards. Dropout's masks are each process's own on TensorFlow and PyTorch, and those of one process on JAX.
+backwards. Dropout's masks are those of the joint batch, too: see `dropout_masks`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ JOIN_S = 300
 """How long a process waits for the others to start: nodes load a framework from a slow disk at different speeds."""
 SILENCE_S = 600
 """How long it waits in a step, where the network does not say at once that another has ended."""
-SEEDS_APART = 1_000_003
 
 
 class PeersLost(BackendError):
@@ -49,10 +48,6 @@ class ProcessGroup:
     def name(self) -> str:
         """For error lines."""
         return f"process {self.rank} of {self.size}"
-
-    def seed(self, seed: int) -> int:
-        """Of this process's dropout masks; rank 0 has the one given."""
-        return (seed + self.rank * SEEDS_APART) % 2**31 if self.rank else seed
 
     def lost(self, said: object) -> PeersLost:
         """The error for where the others do not answer."""

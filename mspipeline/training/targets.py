@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from mspipeline.backends.base import Loss, LossName
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import ConfigError
+from mspipeline.losses import Loss, LossName
 
 
 def loss_of(settings: TrainingSettings, classes: int) -> Loss:
     """The loss of a training. Raises ConfigError where the one asked for does not fit the number of classes."""
-    fitting: tuple[LossName, ...] = ("bce", "dice") if classes == 1 else ("categorical_ce",)
+    fitting: tuple[LossName, ...] = ("bce_dice", "bce", "dice") if classes == 1 else ("categorical_ce",)
     name: LossName = fitting[0] if settings.loss == "auto" else settings.loss
     if name not in fitting:
         raise ConfigError(

@@ -14,13 +14,14 @@ from mspipeline.backends.base import Adam, Execution, Loss
 from mspipeline.backends.process_group import ProcessGroup
 from mspipeline.backends.registry import create
 from mspipeline.network.graph import Builder
-from mspipeline.network.ops import BatchNorm, Conv, Input, Relu, Sigmoid, Softmax
+from mspipeline.network.ops import BatchNorm, Conv, Dropout, Input, Relu, Sigmoid, Softmax
 from mspipeline.network.weights import initial_weights
 from mspipeline.training.together import Together
 
 LOSSES = {
     "bce": Loss("bce"),
     "dice": Loss("dice"),
+    "bce_dice": Loss("bce_dice"),
     "weighted_ce": Loss("weighted_ce", class_weights=(0.2, 0.8)),
     "categorical_ce": Loss("categorical_ce"),
     "ce_dice": Loss("ce_dice"),
@@ -31,11 +32,12 @@ COUNTS = (4, 3)
 
 
 def small_graph(loss):
-    """Two convolutions, batch normalisation between them; two classes where the loss is of several."""
+    """Two convolutions, batch normalisation and dropout between them; two classes where the loss is of several."""
     build, classes = Builder("small"), 2 if loss in SEVERAL else 1
     x = build.add("image", Input((8, 8, 1)))
     x = build.add("conv", Conv(3, (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)), bias=False), x)
     x = build.add("act", Relu(), build.add("norm", BatchNorm(0.9, 1e-5), x))
+    x = build.add("drop", Dropout(0.25), x)
     x = build.add("logits", Conv(classes, (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), bias=True), x)
     if loss in ("ce_dice", "batch_ce_dice"):
         return build.graph(x)
@@ -57,7 +59,7 @@ def main(name, rank, size, address, file):
         graph = small_graph(loss)
         backend = create(name)
         backend.build(graph, Execution(device="cpu", threads=1, group=group))
-        backend.compile(settings, Adam(1e-3))
+        backend.compile(settings, Adam(1e-3, clip_norm=0.05))
         fresh = backend.state()
         for count in COUNTS:
             backend.set_weights(initial_weights(graph, 0))

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mspipeline.backends.dropout_masks import DropoutMasks
 from mspipeline.backends.eddl.backend import EddlBackend
 from mspipeline.backends.process_group import PeersLost, ProcessGroup, addresses, free_port
 from mspipeline.backends.registry import availability
+from mspipeline.models.catalogue import build
 from tests.backends.joint_steps import COUNTS, LOSSES
 
 pytestmark = pytest.mark.slow
@@ -112,7 +114,16 @@ def test_a_process_that_is_left_alone_says_so_in_one_line(rank: int) -> None:
         addresses(ProcessGroup(rank, 2, f"127.0.0.1:{free_port()}"), wait_s=0.3)
 
 
-def test_dropout_seeds_are_apart_and_rank_0_has_the_jobs() -> None:
-    seeds = [ProcessGroup(rank, 4).seed(7) for rank in range(4)]
-    assert seeds[0] == 7
-    assert len({*seeds}) == 4
+def test_the_masks_of_dropout_are_those_of_one_process() -> None:
+    graph = build("unet2d", (16, 16, 1), {"base_width": 2})
+    alone = DropoutMasks(graph, 7, ProcessGroup())
+    shares = [DropoutMasks(graph, 7, ProcessGroup(rank, 2, "unused")) for rank in range(2)]
+    for step in range(2):
+        for each in (alone, *shares):
+            each.draws = step
+        expected = alone.of_step(6)
+        assert [*expected] == ["enc4_drop", "bottleneck_drop"]
+        assert 0.3 < np.mean(expected["enc4_drop"] == 0) < 0.7
+        for node, masks in expected.items():
+            assert np.array_equal(np.concatenate([share.of_step(3)[node] for share in shares]), masks)
+            assert all(np.array_equal(share.of_step(6, whole=True)[node], masks) for share in shares)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mspipeline import losses
 from mspipeline.backends.base import Adam, Execution, Loss
 from mspipeline.backends.eddl.backend import EddlBackend
 from mspipeline.backends.eddl.races import copies_apart, threads_meet, upsampling_is_safe
@@ -22,7 +23,6 @@ from mspipeline.models.catalogue import build
 from mspipeline.network import ops
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.weights import Weights, initial_weights
-from mspipeline.training import losses
 
 FLAT, SOLID = (6, 8, 3), (4, 6, 5, 2)
 NONE = {2: ((0, 0), (0, 0)), 3: ((0, 0), (0, 0), (0, 0))}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
+from mspipeline import losses
 from mspipeline.backends.base import Adam, Backend, Execution, Loss
 from mspipeline.backends.registry import adapter, create
 from mspipeline.errors import BackendError, ShapeError
@@ -17,7 +18,6 @@ from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.ops import BatchNorm, Concat, Conv, Dropout, Input, MaxPool, Op, Relu, Sigmoid, Upsample
 from mspipeline.network.weights import initial_weights
 from mspipeline.telemetry.gpu import open_gpus
-from mspipeline.training import losses
 
 CONV = Conv(3, (2, 3), (1, 1), (1, 1), ((0, 1), (1, 1)), bias=True)
 POINTWISE = Conv(1, (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), bias=True)
@@ -197,6 +197,60 @@ def test_the_last_batch_may_be_smaller(name: str) -> None:
     for count in (4, 1, 3):
         assert backend.train_step(*batch(count)).probability.shape == (count, 6, 8, 1)
         assert backend.predict(batch(count)[0]).shape == (count, 6, 8, 1)
+
+
+def logistic() -> Graph:
+    """(4, 4, 2) -> one probability a voxel, by three weights."""
+    builder = Builder("logistic")
+    x = builder.add("point", POINTWISE, builder.add("image", Input((4, 4, 2))))
+    return builder.graph(builder.add("out", Sigmoid(), x))
+
+
+def test_a_step_has_the_rate_that_it_is_given(name: str) -> None:
+    """Adam's first step is the rate times the gradient's sign; one of rate 0 moves nothing, but the moments."""
+    images = np.ones((1, 4, 4, 2), np.float32)
+    masks = np.ones((1, 4, 4, 1), np.float32)
+    for rate, expected in ((0.25, 0.25), (None, 0.125), (0.0, 0.0)):
+        backend = trained(name, logistic(), learning_rate=0.125)
+        before = backend.weights()["point", "bias"]
+        backend.train_step(images, masks, rate)
+        assert backend.weights()["point", "bias"] - before == pytest.approx([expected], rel=1e-5)
+
+
+@pytest.mark.parametrize(("clip_norm", "shortened"), [(0.1, True), (1.0, False), (None, False)])
+def test_a_gradient_longer_than_the_norm_is_shortened_to_it(
+    name: str, clip_norm: float | None, shortened: bool
+) -> None:
+    """Of zero weights and images of (3, 0) p is 0.5: by kernel and bias the gradient is -0.5 * (3, 0) and -0.5.
+
+    With an enormous epsilon Adam's first step is minus the gradient.
+    """
+    backend = trained(name, logistic())
+    backend.compile(Loss("bce"), Adam(1e4, epsilon=1e4, clip_norm=None if clip_norm is None else 1.7 * clip_norm))
+    backend.set_weights({key: np.zeros_like(each) for key, each in backend.weights().items()})
+    images = np.zeros((2, 4, 4, 2), np.float32)
+    images[..., 0] = 3
+    backend.train_step(images, np.ones((2, 4, 4, 1), np.float32))
+    moved = np.concatenate([each.ravel() for each in backend.weights().values()])
+    length = np.hypot(1.5, 0.5)  # 1.58
+    expected = np.array([1.5, 0, 0.5]) * (0.17 / length if shortened else 1)
+    assert np.allclose(np.sort(moved), np.sort(expected), rtol=2e-4, atol=1e-7)
+
+
+def test_dropout_drops_what_numpy_drew_whatever_the_backend(name: str) -> None:
+    """The masks are those of NumPy's generator, seeded by the run, the place of the node and the step."""
+    builder = Builder("dropped")
+    x = builder.add("conv", replace(POINTWISE, filters=2, bias=False), builder.add("image", Input((5, 4, 2))))
+    graph = builder.graph(builder.add("drop", Dropout(0.25), x))
+    backend = create(name)
+    backend.build(graph, Execution(device="cpu", threads=2, seed=11))
+    backend.set_weights({("conv", "kernel"): np.eye(2, dtype=np.float32).reshape(1, 1, 2, 2)})
+    backend.compile(Loss("bce"), Adam(0.0))
+    images = np.full((3, 5, 4, 2), 0.3, np.float32)
+    for step in range(2):
+        kept = np.random.default_rng([11, 0, step]).random((3, 5, 4, 2), np.float32) >= 0.25
+        result = backend.train_step(images, images)
+        assert np.allclose(result.probability, np.where(kept, 0.4, 0))
 
 
 def test_weights_come_back_as_they_went_in(name: str) -> None:

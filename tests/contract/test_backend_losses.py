@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mspipeline import losses
 from mspipeline.backends.base import Adam, Backend, Execution, Loss
 from mspipeline.backends.registry import adapter, create
 from mspipeline.errors import BackendError, ConfigError
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.ops import Conv, Dense, Flatten, Input, Sigmoid, Softmax
 from mspipeline.network.weights import Weights
-from mspipeline.training import losses
 
 HAVE_EVERY_LOSS = {"tensorflow", "torch", "jax"}
 Heads = list[np.ndarray]
@@ -102,6 +102,8 @@ def numpys(loss: Loss, mask: np.ndarray, logits: Heads) -> tuple[float, Heads]:
     if loss.name == "ce_dice":
         value = losses.ce_dice(mask, logits, loss.level_weights, batch_dice=loss.batch_dice)
         return value, losses.ce_dice_gradient(mask, logits, loss.level_weights, batch_dice=loss.batch_dice)
+    if loss.name == "bce_dice":
+        return losses.bce_dice(mask, logits[0]), [losses.bce_dice_gradient(mask, logits[0])]
     arguments = (mask, p := probability_of(logits[0]), *([loss.class_weights] if loss.class_weights else []))
     slope = getattr(losses, f"{loss.name}_gradient")(*arguments)
     through = slope * p * (1 - p) if p.shape[-1] == 1 else p * (slope - np.sum(slope * p, axis=-1, keepdims=True))
@@ -111,6 +113,7 @@ def numpys(loss: Loss, mask: np.ndarray, logits: Heads) -> tuple[float, Heads]:
 CASES = {
     "bce": (map_of(1), Loss("bce")),
     "dice": (map_of(1), Loss("dice")),
+    "bce_dice": (map_of(1), Loss("bce_dice")),
     "weighted_ce of one probability": (map_of(1), Loss("weighted_ce", class_weights=(0.05, 0.95))),
     "weighted_ce of classes": (map_of(3), Loss("weighted_ce", class_weights=(0.1, 0.2, 0.7))),
     "weighted_ce of patches": (patches(), Loss("weighted_ce", class_weights=(0.1, 0.2, 0.7))),
@@ -162,6 +165,34 @@ def test_sure_mistakes_have_a_finite_loss_and_gradient(name: str, case: str) -> 
     # Of 1 - 1e-7 float32 keeps 1 - 1.2e-7: the logarithm of the rest is -15.9 or -16.1.
     assert traced.loss == pytest.approx(expected, rel=2e-2)
     assert all(np.isfinite(gradient).all() for gradient in traced.gradients.values())
+
+
+def test_bce_dice_keeps_value_and_gradient_at_logits_of_100(name: str) -> None:
+    """By hand: two voxels of lesion at -100, two without at 100. Each costs 100; Dice is that of nothing right."""
+    builder = Builder("sure")
+    x = builder.add("logits", pointwise(1, 2), builder.add("image", Input((2, 2, 1))))
+    graph = builder.graph(builder.add("out", Sigmoid(), x))
+    weights = {
+        ("logits", "kernel"): np.full((1, 1, 1, 1), 100, np.float32),
+        ("logits", "bias"): np.zeros(1, np.float32),
+    }
+    backend = compiled(name, graph, Loss("bce_dice"), weights)
+    masks = np.array([1, 1, 0, 0], np.float32).reshape(1, 2, 2, 1)
+    wrong, right = 1 - 2 * masks, 2 * masks - 1
+    traced = backend.trace(wrong, masks, [])
+    assert traced.loss == pytest.approx(100 + 1 - 1 / 5, rel=1e-6)
+    # By the kernel: the mean of (p - t) times the image, (0 - 1) * -1 or (1 - 0) * 1 of every voxel; by the bias 0.
+    assert traced.gradients["logits", "kernel"].ravel() == pytest.approx([1.0])
+    assert traced.gradients["logits", "bias"] == pytest.approx([0.0], abs=1e-6)
+    assert backend.evaluate_step(right, masks).loss == pytest.approx(0, abs=1e-6)
+    result = backend.train_step(wrong, masks)
+    assert np.allclose(result.probability.ravel(), [0, 0, 1, 1], atol=1e-6)
+    assert backend.evaluate_step(wrong, masks).loss < traced.loss
+
+
+def test_bce_dice_of_a_network_without_a_sigmoid_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="loss bce_dice needs a network that ends in a sigmoid"):
+        compiled(name, map_of(3), Loss("bce_dice"))
 
 
 @pytest.mark.parametrize(

@@ -231,10 +231,10 @@ def _differences(there: Side, here: Side) -> list[str]:
 
 @cache
 def _adapters_hash() -> str:
-    """The first digits of a SHA-256 over the source of the graphs and of the adapters."""
+    """The first digits of a SHA-256 over the source of the graphs, of the losses and of the adapters."""
     package = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for room in ("backends", "network"):
+    for room in ("backends", "losses", "network"):
         for path in sorted((package / room).rglob("*.py")):
             digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:HASH_DIGITS]

@@ -7,17 +7,18 @@ are in `layers`, losses and Adam in `training`, loading, threads and noise in `l
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, Loss, State, StepResult, Trace
+from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, Loss, State, StepResult, Trace, loss_nodes
+from mspipeline.backends.dropout_masks import DRAWS, DropoutMasks
 from mspipeline.backends.eddl import layers as eddl_layers
 from mspipeline.backends.eddl import library as eddl_library
-from mspipeline.backends.eddl.training import AdamSteps, loss_and_slopes
-from mspipeline.backends.keras.losses import check_loss
+from mspipeline.backends.eddl.training import AdamSteps
 from mspipeline.errors import BackendError, ShapeError
+from mspipeline.losses import check_loss, loss_and_gradients
 from mspipeline.network import ops
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import Weights, check_weights
@@ -25,8 +26,6 @@ from mspipeline.network.weights import Weights, check_weights
 log = logging.getLogger(__name__)
 
 _TRAINING, _INFERENCE = 1, 0
-_DRAWS = "random/draws"
-"""The name, in a state, of how many steps have drawn dropout masks."""
 _NAMED = 4
 """Nodes that an error line names before it counts the rest."""
 
@@ -56,7 +55,8 @@ class EddlBackend(Backend):
         self._graph, self._execution = graph, execution
         self._trained_images: int | None = None
         self._adam: AdamSteps | None = None
-        self._draws = 0
+        self._dropout = DropoutMasks(graph, execution.seed, execution.group)
+        self._computed: tuple[str, ...] = tuple(graph.outputs)
         self._realise()
         if racing := self._made.racing:
             log.warning(
@@ -70,7 +70,7 @@ class EddlBackend(Backend):
         """Make the library's network. Its optimiser is never asked; its losses pass on the slopes that it is given."""
         eddl, graph = self._library.eddl, self._graph
         self._library.enter(self._execution.threads)
-        losses, self._give_slope = zip(*(self._library.slope_loss() for _ in graph.outputs), strict=True)
+        losses, self._give_slope = zip(*(self._library.slope_loss() for _ in self._computed), strict=True)
         with eddl_library.quiet(f"building {graph.name}"):
             made = eddl_layers.realise(eddl, graph, self._execution.threads)
             fed = [
@@ -78,7 +78,7 @@ class EddlBackend(Backend):
                 *([] if made.ones is None else [made.ones]),
                 *made.masks.values(),
             ]
-            net = eddl.Model(fed, [made.tensors[name] for name in graph.outputs])
+            net = eddl.Model(fed, [made.tensors[name] for name in self._computed])
             service = eddl.CS_CPU(self._execution.threads, self._execution.memory)
             net.build(eddl.sgd(0.0), list(losses), [], service)
         self._net, self._made, self._losses = net, made, losses
@@ -88,8 +88,11 @@ class EddlBackend(Backend):
                 held[...] = float(name == "variance")  # the library lets a running variance begin at 0
 
     def compile(self, loss: Loss, optimiser: Adam) -> None:
-        check_loss(loss, [self._graph[name].shape for name in self._graph.outputs])
+        taken = loss_nodes(self._graph, loss)
+        check_loss(loss, [self._graph[name].shape for name in taken])
         self._loss = loss
+        if taken != self._computed:
+            self._renew(taken)
         self._trained = [key for key, spec in self._graph.weights().items() if spec.trainable]
         self._adam = AdamSteps(optimiser, {"/".join(key): self._held[key].shape for key in self._trained})
 
@@ -97,11 +100,14 @@ class EddlBackend(Backend):
     def device(self) -> str:
         return "CPU"
 
-    def train_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
+    def train_step(
+        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, whole: bool = False
+    ) -> StepResult:
         loss, outputs = self._slopes(images, masks)
+        self._dropout.draws += 1
         gradients = {"/".join(key): self._made.slots[key].gradient(len(images)) for key in self._trained}
-        self._compiled().step(gradients, {"/".join(key): self._held[key] for key in self._trained})
-        return StepResult(loss, outputs[0])
+        self._compiled().step(gradients, {"/".join(key): self._held[key] for key in self._trained}, rate)
+        return StepResult(loss, self._probability(outputs))
 
     def _slopes(self, images: FloatArray, masks: FloatArray) -> tuple[float, list[FloatArray]]:
         """A pass in training mode, forward and back: gradients are then in the slots."""
@@ -109,7 +115,7 @@ class EddlBackend(Backend):
         self._check_masks(images, masks)
         self._renew_for(len(images))
         outputs = self._forward(images, _TRAINING, 1 if self._made.racing else self._execution.threads)
-        loss, slopes = loss_and_slopes(self._loss, masks, outputs)
+        loss, slopes = self._loss_of(masks, outputs)
         for give, slope in zip(self._give_slope, slopes, strict=True):
             give(np.moveaxis(slope, -1, 1))  # (N, *spatial, C) -> (N, C, *spatial)
         with eddl_library.one_line(f"training {self._graph.name}"):
@@ -120,13 +126,26 @@ class EddlBackend(Backend):
     def _renew_for(self, images: int) -> None:
         """With full_mem the library's slopes are garbage once a training batch has another size: make it anew."""
         if self._execution.memory == "full_mem" and self._trained_images not in (None, images):
-            weights = self.weights()
-            self._realise()
-            self.set_weights(weights)
+            self._renew(self._computed)
         self._trained_images = images
 
+    def _renew(self, computed: tuple[str, ...]) -> None:
+        """The library's network anew, with the weights of the one before. computed: the nodes that it ends in."""
+        weights = self.weights()
+        self._computed = computed
+        self._realise()
+        self.set_weights(weights)
+
+    def _loss_of(self, masks: FloatArray, outputs: list[FloatArray]) -> tuple[float, list[np.ndarray]]:
+        """The loss of a batch and its slope by each output, in float64."""
+        return loss_and_gradients(self._loss, masks.astype(np.float64), [each.astype(np.float64) for each in outputs])
+
+    def _probability(self, outputs: list[FloatArray]) -> FloatArray:
+        """The graph's first output, from what the library computed: where a loss takes logits, those."""
+        return outputs[0] if self._computed == tuple(self._graph.outputs) else _sigmoid(outputs[0])
+
     def _forward(self, images: FloatArray, mode: int, threads: int) -> list[FloatArray]:
-        """(N, *shape) of every output."""
+        """(N, *shape) of every node that the library's network ends in."""
         shape = self._graph.inputs[0].shape
         if images.shape[1:] != shape or len(images) == 0:  # of an empty batch the library's process would die
             raise ShapeError(f"{self._graph.name} takes images (N, {_listed(shape)}), N at least 1; got {images.shape}")
@@ -135,24 +154,18 @@ class EddlBackend(Backend):
         fed = [library.tensor(np.moveaxis(images, -1, 1))]  # (N, *spatial, C) -> (N, C, *spatial)
         if self._made.ones is not None:
             fed.append(library.tensor(np.ones((len(images), 1))))
-        fed += [library.tensor(mask) for mask in self._dropout_masks(len(images), mode)]
+        fed += [library.tensor(mask) for mask in self._dropped(len(images), mode)]
         with eddl_library.one_line(f"computing {self._graph.name}"):
             library.eddl.set_mode(self._net, mode)
             library.eddl.forward(self._net, fed)
-        return [self._result(name) for name in self._graph.outputs]
+        return [self._result(name) for name in self._computed]
 
-    def _dropout_masks(self, images: int, mode: int) -> Iterator[FloatArray]:
-        """Of each dropout, (N, C, *spatial): 0 or 1 / (1 - rate), drawn from the seed, the node and the step alone."""
-        drawn = mode == _TRAINING
-        for position, node in enumerate(self._made.masks):
-            *spatial, channels = self._graph[node].shape
-            shape, rate = (images, channels, *spatial), self._graph[node].op.rate  # type: ignore[attr-defined]
-            if drawn:
-                generator = np.random.default_rng([self._execution.seed, position, self._draws])
-                yield (generator.random(shape, np.float32) >= rate) / np.float32(1 - rate)
-            else:
-                yield np.ones(shape, np.float32)
-        self._draws += drawn
+    def _dropped(self, images: int, mode: int) -> list[FloatArray]:
+        """What each dropout multiplies by, (N, C, *spatial): the masks of this step, or ones."""
+        if mode == _TRAINING:
+            return [np.moveaxis(mask, -1, 1) for mask in self._dropout.of_step(images).values()]
+        shapes = [self._graph[node].shape for node in self._made.masks]
+        return [np.ones((images, shape[-1], *shape[:-1]), np.float32) for shape in shapes]
 
     def _result(self, node: str) -> FloatArray:
         """A copy of a node's values, (N, *shape)."""
@@ -167,20 +180,20 @@ class EddlBackend(Backend):
         self._compiled()
         self._check_masks(images, masks)
         outputs = self._forward(images, _INFERENCE, self._execution.threads)
-        return StepResult(loss_and_slopes(self._loss, masks, outputs)[0], outputs[0])
+        return StepResult(self._loss_of(masks, outputs)[0], self._probability(outputs))
 
     def predict(self, images: FloatArray) -> FloatArray:
-        return self._forward(images, _INFERENCE, self._execution.threads)[0]
+        return self._probability(self._forward(images, _INFERENCE, self._execution.threads))
 
     def trace(self, images: FloatArray, masks: FloatArray, nodes: Sequence[str]) -> Trace:
-        self._forward(images, _INFERENCE, self._execution.threads)
-        activations = {node: self._result(node) for node in nodes}
-        kept, draws = self.weights(), self._draws
+        probability = self._probability(self._forward(images, _INFERENCE, self._execution.threads))
+        left_out = () if self._computed == tuple(self._graph.outputs) else self._graph.outputs  # a sigmoid
+        activations = {node: probability if node in left_out else self._result(node) for node in nodes}
+        kept = self.weights()
         loss, _ = self._slopes(images, masks)
         slots = self._made.slots
         gradients = {key: slots[key].ours(slots[key].gradient(len(images))).copy() for key in self._trained}
         self.set_weights(kept)  # the running statistics have moved
-        self._draws = draws
         return Trace(activations, loss, gradients)
 
     def weights(self) -> Weights:
@@ -192,12 +205,12 @@ class EddlBackend(Backend):
             self._held[key][...] = slot.theirs(weights[key], self._held[key])
 
     def state(self) -> State:
-        return self._compiled().state() | {_DRAWS: np.array(self._draws, np.int64)}
+        return self._compiled().state() | self._dropout.state()
 
     def set_state(self, state: State) -> None:
-        moments = {name: values for name, values in state.items() if name != _DRAWS}
+        moments = {name: values for name, values in state.items() if name != DRAWS}
         self._compiled().set_state(moments)
-        self._draws = int(state.get(_DRAWS, 0))
+        self._dropout.set_state(state.get(DRAWS))
 
     def _compiled(self) -> AdamSteps:
         if self._adam is None:
@@ -215,6 +228,13 @@ def _refused(graph: Graph) -> dict[str, str]:
         reason: ", ".join(each[:_NAMED]) + (f" and {len(each) - _NAMED} more" if len(each) > _NAMED else "")
         for reason, each in nodes.items()
     }
+
+
+def _sigmoid(logits: FloatArray) -> FloatArray:
+    """1 / (1 + exp(-z)), by the power that cannot overflow."""
+    power = np.exp(-np.abs(logits))
+    probability: FloatArray = np.where(logits >= 0, np.float32(1), power) / (1 + power)
+    return probability
 
 
 def _listed(shape: ops.Shape) -> str:

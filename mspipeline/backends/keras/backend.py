@@ -18,12 +18,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, Loss, State, Trace
+from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, Loss, State, Trace, loss_nodes
+from mspipeline.backends.dropout_masks import DRAWS, DropoutMasks
 from mspipeline.backends.keras import layers as keras_layers
 from mspipeline.backends.keras.joint import OwnBatch
-from mspipeline.backends.keras.losses import check_loss, loss_function
+from mspipeline.backends.keras.losses import LossFunction, loss_function
 from mspipeline.backends.process_group import ProcessGroup
 from mspipeline.errors import BackendError, ShapeError
+from mspipeline.losses import check_loss
 from mspipeline.network import ops
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import Weights, check_weights
@@ -86,6 +88,15 @@ def paper_adam(keras: Any, settings: Adam) -> Any:
     return PaperAdam(settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon, name="adam")
 
 
+def clipped_to_norm(keras: Any, gradients: list[Any], norm: float | None) -> list[Any]:
+    """The gradients, shortened together so that the norm over all of them is at most this; as they are without it."""
+    if norm is None:
+        return gradients
+    length = keras.ops.sqrt(sum(keras.ops.sum(keras.ops.square(each)) for each in gradients))
+    scale = norm / keras.ops.maximum(length, norm)
+    return [each * scale for each in gradients]
+
+
 class KerasBackend(Backend):
     """What the engines share: model, names, weights and state. An engine adds device, threads and compiled steps.
 
@@ -94,8 +105,6 @@ class KerasBackend(Backend):
 
     operations: ClassVar[frozenset[type[ops.Op]]] = frozenset(keras_layers.REALISE)
     joins: ClassVar[bool] = True
-    own_generators: ClassVar[bool] = True
-    """Whether each process of a group has random generators of its own."""
 
     def build(self, graph: Graph, execution: Execution) -> None:
         self.check(graph)
@@ -106,15 +115,18 @@ class KerasBackend(Backend):
         with self._with_others():
             self._configure(execution)
         self._batch = self._batch_of_group()
-        seed = self._group.seed(execution.seed) if self.own_generators else execution.seed
+        self._dropout = DropoutMasks(graph, execution.seed, execution.group)
         with self._placed():
-            self._model = keras_layers.realise(self._toolkit(), graph, seed)
+            self._model = keras_layers.realise(self._toolkit(), graph)
         self._optimiser: Any = None
         self._make_prediction()
 
     def compile(self, loss: Loss, optimiser: Adam) -> None:
-        check_loss(loss, [self._graph[name].shape for name in self._graph.outputs])
-        self._loss = loss_function(self._keras, loss, self._batch)
+        taken, given = loss_nodes(self._graph, loss), tuple(self._graph.outputs)
+        check_loss(loss, [self._graph[name].shape for name in taken])
+        value_of = loss_function(self._keras, loss, self._batch)
+        self._loss: LossFunction = lambda masks, outputs: value_of(masks, outputs[-len(taken) :])
+        self._trained = self._model if taken == given else self._with_outputs((*given, *taken))
         with self._placed():
             self._make_steps(optimiser)
 
@@ -167,6 +179,16 @@ class KerasBackend(Backend):
     def _loss_and_gradients(self, images: FloatArray, masks: FloatArray) -> tuple[float, list[FloatArray]]:
         """Of one pass in training mode, by the model's trainable variables; nothing else changes."""
 
+    def _with_outputs(self, nodes: Sequence[str]) -> Any:
+        """The model with these nodes' values as its outputs."""
+        model = self._model
+        return self._keras.Model(model.inputs[0], [model.get_layer(node).output for node in nodes])
+
+    def _drop(self, masks: Sequence[Any]) -> None:
+        """Give the dropout layers the masks of the pass in training mode that follows, in the order of their nodes."""
+        for node, mask in zip(self._dropout.nodes, masks, strict=True):
+            self._model.get_layer(node).mask = mask
+
     def _toolkit(self) -> Any:
         """What `layers` takes layers from: Keras, or Keras with layers of the engine's own."""
         return self._keras
@@ -210,25 +232,19 @@ class KerasBackend(Backend):
             self._write(variable, keras_layers.other_layout(self._graph, key, weights[key]))
 
     def _state_variables(self) -> dict[str, Any]:
-        """The optimiser's variables and the dropout layers' generators, by names that every process gives them."""
-        optimiser = {f"optimiser/{variable.path}": variable for variable in self._optimiser.variables}
-        weights = {id(variable) for variable in self._model.weights}
-        generators = {
-            f"random/{layer.name}": variable
-            for layer in self._model.layers
-            for variable in layer.variables
-            if id(variable) not in weights
-        }
-        return {**optimiser, **generators}
+        """The optimiser's variables by name."""
+        return {f"optimiser/{variable.path}": variable for variable in self._optimiser.variables}
 
     def state(self) -> State:
-        return self._of_all({name: self._read(variable) for name, variable in self._state_variables().items()})
+        moments = {name: self._read(variable) for name, variable in self._state_variables().items()}
+        return {**moments, **self._dropout.state()}
 
     def set_state(self, state: State) -> None:
         variables = self._state_variables()
-        own = self._own_part(variables, state)
+        self._check_state(variables, {name: each for name, each in state.items() if name != DRAWS})
+        self._dropout.set_state(state.get(DRAWS))
         for name, variable in variables.items():
-            self._write(variable, own[name])
+            self._write(variable, state[name])
 
     def gather(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         if self._group.size == 1:
@@ -239,24 +255,6 @@ class KerasBackend(Backend):
             gathered = self._gather_words(words)
         rows = [np.frombuffer(row.tobytes()[: len(data)], values.dtype) for row in np.asarray(gathered)]
         return np.stack(rows).reshape(-1, *values.shape)
-
-    def _shared_out(self, name: str) -> bool:
-        """Whether this part of the state is another one on each process of a group."""
-        return self._group.size > 1 and self.own_generators and name.startswith("random/")
-
-    def _of_all(self, own: State) -> State:
-        """A process's state as a group's: the generators of all, by rank."""
-        return {name: self.gather(each) if self._shared_out(name) else each for name, each in own.items()}
-
-    def _own_part(self, own: Mapping[str, Any], state: State) -> State:
-        """What of a group's state is this process's. Raises ShapeError where it is another network's or group's."""
-        size, rank = self._group.size, self._group.rank
-        parts = {}
-        for name, each in state.items():
-            shared = self._shared_out(name)
-            parts[name] = each[rank] if shared and len(each) == size else each
-        self._check_state(own, parts)
-        return parts
 
     def _check_state(self, own: Mapping[str, Any], state: State) -> None:
         """Raise ShapeError where names or shapes differ from this network's."""

@@ -12,7 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.backends.base import Adam, Execution, FloatArray, StepResult
-from mspipeline.backends.keras.backend import KerasBackend, as_list, no_gpu, paper_adam, threads_are_set
+from mspipeline.backends.keras.backend import (
+    KerasBackend,
+    as_list,
+    clipped_to_norm,
+    no_gpu,
+    paper_adam,
+    threads_are_set,
+)
 from mspipeline.backends.process_group import JOIN_S
 
 
@@ -27,11 +34,10 @@ class JaxBackend(KerasBackend):
     are as many as cores. A batch of another size compiles once more.
 
     A group of processes runs one program, which XLA splits: images are laid over the processes, weights and moments are
-    on each, and what has to be exchanged follows from that. So all is as in one process, dropout's masks included.
+    on each, and what has to be exchanged follows from that. So all is as in one process.
     """
 
     name = "jax"
-    own_generators = False
     _threads: ClassVar[int | None] = None
 
     def _before_loading(self, execution: Execution) -> None:
@@ -137,21 +143,25 @@ class JaxBackend(KerasBackend):
         self._predict = self._jax.jit(predict)
 
     def _make_steps(self, optimiser: Adam) -> None:
-        jax, model, value_of = self._jax, self._model, self._loss
+        jax, model, value_of = self._jax, self._trained, self._loss
         updates = self._optimiser = paper_adam(self._keras, optimiser)
         updates.build(model.trainable_variables)
         self._place |= {id(variable): ("optimiser", i) for i, variable in enumerate(updates.variables)}
         self._held["optimiser"] = [self._held_everywhere(variable.value) for variable in updates.variables]
+        self._rate, place_of_rate = optimiser.learning_rate, self._place[id(updates.learning_rate)][1]
 
-        def loss_of(trainable: Any, rest: Any, images: Any, masks: Any) -> tuple[Any, Any]:
+        def loss_of(trainable: Any, rest: Any, images: Any, masks: Any, kept: Any) -> tuple[Any, Any]:
+            self._drop(kept)
             outputs, rest = model.stateless_call(trainable, rest, images, training=True)
             outputs = as_list(outputs)
             return value_of(masks, outputs), (outputs[0], rest)
 
         gradients_of = jax.value_and_grad(loss_of, has_aux=True)
 
-        def train(trainable: Any, rest: Any, moments: Any, images: Any, masks: Any) -> Any:
-            (loss, (probability, rest)), gradients = gradients_of(trainable, rest, images, masks)
+        def train(trainable: Any, rest: Any, moments: Any, images: Any, masks: Any, kept: Any, rate: Any) -> Any:
+            (loss, (probability, rest)), gradients = gradients_of(trainable, rest, images, masks, kept)
+            gradients = clipped_to_norm(self._keras, gradients, optimiser.clip_norm)
+            moments = [rate if place == place_of_rate else each for place, each in enumerate(moments)]
             trainable, moments = updates.stateless_apply(moments, gradients, trainable)
             return trainable, rest, moments, loss, probability
 
@@ -168,8 +178,11 @@ class JaxBackend(KerasBackend):
     def device(self) -> str:
         return "CPU" if self._device.platform == "cpu" else f"GPU: {self._device.device_kind}"
 
-    def train_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
+    def train_step(
+        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, whole: bool = False
+    ) -> StepResult:
         held = self._held
+        kept = self._dropout.of_step(len(images), whole=whole)
         whole = whole and self._group.size > 1
         with self._placed(), self._with_others():
             held["trainable"], held["rest"], held["optimiser"], loss, probability = self._train[whole](
@@ -178,7 +191,10 @@ class JaxBackend(KerasBackend):
                 held["optimiser"],
                 self._given(images, whole),
                 self._given(masks, whole),
+                [self._given(mask, whole) for mask in kept.values()],
+                self._held_everywhere(np.float32(self._rate if rate is None else rate)),
             )
+            self._dropout.draws += 1
             return StepResult(float(loss), np.asarray(self._own(probability)))
 
     def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
@@ -205,7 +221,8 @@ class JaxBackend(KerasBackend):
         return {node: np.asarray(each) for node, each in values.items()}
 
     def _loss_and_gradients(self, images: FloatArray, masks: FloatArray) -> tuple[float, list[FloatArray]]:
-        given = self._given(images, False), self._given(masks, False)
+        kept = [self._given(mask, False) for mask in self._dropout.of_step(len(images)).values()]
+        given = self._given(images, False), self._given(masks, False), kept
         (loss, _), gradients = self._gradients(self._held["trainable"], self._held["rest"], *given)
         return float(loss), [np.asarray(gradient) for gradient in gradients]
 

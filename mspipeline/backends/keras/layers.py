@@ -104,7 +104,19 @@ def _own_layers(keras: Any) -> SimpleNamespace:
                 x = first * (1 - weight) + keras.ops.take(x, high, axis=axis) * weight
             return x
 
-    return SimpleNamespace(InstanceNorm=InstanceNorm, PRelu=PRelu, Resize=Resize)
+    class MaskedDropout(keras.layers.Layer):  # type: ignore[misc]
+        """A product with `mask`, which whoever takes a training step sets before; see `backends.dropout_masks`."""
+
+        mask: Any = None
+
+        def __init__(self, rate: float, name: str) -> None:
+            super().__init__(name=name)
+            self.rate = rate
+
+        def call(self, x: Any, training: bool = False) -> Any:
+            return x * self.mask if training and self.rate > 0 else x
+
+    return SimpleNamespace(InstanceNorm=InstanceNorm, PRelu=PRelu, Resize=Resize, MaskedDropout=MaskedDropout)
 
 
 def _ranked(keras: Any, stem: str, rank: int) -> Any:
@@ -112,7 +124,7 @@ def _ranked(keras: Any, stem: str, rank: int) -> Any:
     return getattr(keras.layers, f"{stem}{rank}D")
 
 
-def _conv(keras: Any, name: str, op: ops.Conv, inputs: list[Any], seed: int) -> Any:
+def _conv(keras: Any, name: str, op: ops.Conv, inputs: list[Any]) -> Any:
     rank, x, padding, stride = len(op.kernel), inputs[0], "valid", op.stride
     if op.padding == same_padding(op.kernel, op.dilation) and set(stride) == {1}:
         padding = "same"  # at stride 1 every engine puts what is odd after
@@ -132,35 +144,35 @@ def _conv(keras: Any, name: str, op: ops.Conv, inputs: list[Any], seed: int) -> 
     return keras.layers.Lambda(lambda values: values[every], name=f"{name}.stride")(layer(x)) if skips else layer(x)
 
 
-def _conv_transpose(keras: Any, name: str, op: ops.ConvTranspose, inputs: list[Any], seed: int) -> Any:
+def _conv_transpose(keras: Any, name: str, op: ops.ConvTranspose, inputs: list[Any]) -> Any:
     layer = getattr(keras.layers, f"Conv{len(op.kernel)}DTranspose")
     return layer(op.filters, op.kernel, op.stride, "valid", use_bias=op.bias, name=name)(inputs[0])
 
 
-def _dense(keras: Any, name: str, op: ops.Dense, inputs: list[Any], seed: int) -> Any:
+def _dense(keras: Any, name: str, op: ops.Dense, inputs: list[Any]) -> Any:
     return keras.layers.Dense(op.units, use_bias=op.bias, name=name)(inputs[0])
 
 
-def _batch_norm(keras: Any, name: str, op: ops.BatchNorm, inputs: list[Any], seed: int) -> Any:
+def _batch_norm(keras: Any, name: str, op: ops.BatchNorm, inputs: list[Any]) -> Any:
     return keras.layers.BatchNormalization(momentum=op.momentum, epsilon=op.epsilon, name=name)(inputs[0])
 
 
-def _instance_norm(keras: Any, name: str, op: ops.InstanceNorm, inputs: list[Any], seed: int) -> Any:
+def _instance_norm(keras: Any, name: str, op: ops.InstanceNorm, inputs: list[Any]) -> Any:
     layer = getattr(keras.layers, "InstanceNorm", None) or _own_layers(keras).InstanceNorm  # an engine may have its own
     return layer(op.epsilon, name)(inputs[0])
 
 
-def _leaky_relu(keras: Any, name: str, op: ops.LeakyRelu, inputs: list[Any], seed: int) -> Any:
+def _leaky_relu(keras: Any, name: str, op: ops.LeakyRelu, inputs: list[Any]) -> Any:
     return keras.layers.LeakyReLU(negative_slope=op.slope, name=name)(inputs[0])
 
 
-def _prelu(keras: Any, name: str, op: ops.PRelu, inputs: list[Any], seed: int) -> Any:
+def _prelu(keras: Any, name: str, op: ops.PRelu, inputs: list[Any]) -> Any:
     alpha = op.weights([inputs[0].shape[1:]])["alpha"]
     return _own_layers(keras).PRelu(alpha.shape, name)(inputs[0])
 
 
-def _dropout(keras: Any, name: str, op: ops.Dropout, inputs: list[Any], seed: int) -> Any:
-    return keras.layers.Dropout(op.rate, seed=seed, name=name)(inputs[0])
+def _dropout(keras: Any, name: str, op: ops.Dropout, inputs: list[Any]) -> Any:
+    return _own_layers(keras).MaskedDropout(op.rate, name)(inputs[0])
 
 
 def _padded(keras: Any, name: str, op: ops.MaxPool | ops.AveragePool, x: Any, value: float) -> Any:
@@ -175,12 +187,12 @@ def _padded(keras: Any, name: str, op: ops.MaxPool | ops.AveragePool, x: Any, va
     )(x)
 
 
-def _max_pool(keras: Any, name: str, op: ops.MaxPool, inputs: list[Any], seed: int) -> Any:
+def _max_pool(keras: Any, name: str, op: ops.MaxPool, inputs: list[Any]) -> Any:
     x = _padded(keras, name, op, inputs[0], -np.inf)
     return _ranked(keras, "MaxPooling", len(op.size))(op.size, op.stride, name=name)(x)
 
 
-def _average_pool(keras: Any, name: str, op: ops.AveragePool, inputs: list[Any], seed: int) -> Any:
+def _average_pool(keras: Any, name: str, op: ops.AveragePool, inputs: list[Any]) -> Any:
     overhang = op.overhang(inputs[0].shape[1:])
     x = _padded(keras, name, op, inputs[0], 0.0)
     mean = _ranked(keras, "AveragePooling", len(op.size))(op.size, op.stride, name=name)(x)
@@ -196,16 +208,16 @@ def _average_pool(keras: Any, name: str, op: ops.AveragePool, inputs: list[Any],
     return keras.layers.Lambda(corrected, name=f"{name}.counted")(mean)
 
 
-def _global_average(keras: Any, name: str, op: ops.GlobalAverage, inputs: list[Any], seed: int) -> Any:
+def _global_average(keras: Any, name: str, op: ops.GlobalAverage, inputs: list[Any]) -> Any:
     layer = _ranked(keras, "GlobalAveragePooling", len(inputs[0].shape) - 2)
     return layer(keepdims=op.keep_axes, name=name)(inputs[0])
 
 
-def _upsample(keras: Any, name: str, op: ops.Upsample, inputs: list[Any], seed: int) -> Any:
+def _upsample(keras: Any, name: str, op: ops.Upsample, inputs: list[Any]) -> Any:
     return _ranked(keras, "UpSampling", len(op.factor))(op.factor, name=name)(inputs[0])
 
 
-def _resize(keras: Any, name: str, op: ops.Resize, inputs: list[Any], seed: int) -> Any:
+def _resize(keras: Any, name: str, op: ops.Resize, inputs: list[Any]) -> Any:
     if op.method == "bilinear" and not op.align_corners and len(op.size) == 2:
 
         def engines_own(values: Any) -> Any:  # five times as fast in training as two gathers (TensorFlow, 2 CPU cores)
@@ -215,7 +227,7 @@ def _resize(keras: Any, name: str, op: ops.Resize, inputs: list[Any], seed: int)
     return _own_layers(keras).Resize(op, inputs[0].shape[1:], name)(inputs[0])
 
 
-def _phases(keras: Any, name: str, op: tiling.SplitPhases | tiling.JoinPhases, inputs: list[Any], seed: int) -> Any:
+def _phases(keras: Any, name: str, op: tiling.SplitPhases | tiling.JoinPhases, inputs: list[Any]) -> Any:
     """Each spatial axis as (voxel, phase) or, to join, the phases in front; then transposed into the other's order."""
     rank, (*spatial, channels), split = len(op.stride), inputs[0].shape[1:], isinstance(op, tiling.SplitPhases)
     voxels, phases = [1 + 2 * axis for axis in range(rank)], [2 + 2 * axis for axis in range(rank)]
@@ -235,47 +247,47 @@ def _phases(keras: Any, name: str, op: tiling.SplitPhases | tiling.JoinPhases, i
     return keras.layers.Lambda(moved, output_shape=(*after, channels), name=name)(inputs[0])
 
 
-def _crop(keras: Any, name: str, op: tiling.Crop, inputs: list[Any], seed: int) -> Any:
+def _crop(keras: Any, name: str, op: tiling.Crop, inputs: list[Any]) -> Any:
     box = (slice(None), *(slice(start, start + size) for start, size in zip(op.start, op.size, strict=True)))
     return keras.layers.Lambda(lambda values: values[box], name=name)(inputs[0])
 
 
-REALISE: dict[type[ops.Op], Callable[[Any, str, Any, list[Any], int], Any]] = {
-    ops.Input: lambda keras, name, op, inputs, seed: keras.Input(op.shape, name=name),
+REALISE: dict[type[ops.Op], Callable[[Any, str, Any, list[Any]], Any]] = {
+    ops.Input: lambda keras, name, op, inputs: keras.Input(op.shape, name=name),
     ops.Conv: _conv,
     ops.ConvTranspose: _conv_transpose,
     ops.Dense: _dense,
     ops.BatchNorm: _batch_norm,
     ops.InstanceNorm: _instance_norm,
-    ops.Relu: lambda keras, name, op, inputs, seed: keras.layers.ReLU(name=name)(inputs[0]),
+    ops.Relu: lambda keras, name, op, inputs: keras.layers.ReLU(name=name)(inputs[0]),
     ops.LeakyRelu: _leaky_relu,
     ops.PRelu: _prelu,
-    ops.Sigmoid: lambda keras, name, op, inputs, seed: keras.layers.Activation("sigmoid", name=name)(inputs[0]),
-    ops.Softmax: lambda keras, name, op, inputs, seed: keras.layers.Softmax(name=name)(inputs[0]),
+    ops.Sigmoid: lambda keras, name, op, inputs: keras.layers.Activation("sigmoid", name=name)(inputs[0]),
+    ops.Softmax: lambda keras, name, op, inputs: keras.layers.Softmax(name=name)(inputs[0]),
     ops.Dropout: _dropout,
     ops.MaxPool: _max_pool,
     ops.AveragePool: _average_pool,
     ops.GlobalAverage: _global_average,
     ops.Upsample: _upsample,
     ops.Resize: _resize,
-    ops.Concat: lambda keras, name, op, inputs, seed: keras.layers.Concatenate(name=name)(inputs),
-    ops.Add: lambda keras, name, op, inputs, seed: keras.layers.Add(name=name)(inputs),
-    ops.Maximum: lambda keras, name, op, inputs, seed: keras.layers.Maximum(name=name)(inputs),
-    ops.Multiply: lambda keras, name, op, inputs, seed: keras.layers.Multiply(name=name)(inputs),
-    ops.Flatten: lambda keras, name, op, inputs, seed: keras.layers.Flatten(name=name)(inputs[0]),
+    ops.Concat: lambda keras, name, op, inputs: keras.layers.Concatenate(name=name)(inputs),
+    ops.Add: lambda keras, name, op, inputs: keras.layers.Add(name=name)(inputs),
+    ops.Maximum: lambda keras, name, op, inputs: keras.layers.Maximum(name=name)(inputs),
+    ops.Multiply: lambda keras, name, op, inputs: keras.layers.Multiply(name=name)(inputs),
+    ops.Flatten: lambda keras, name, op, inputs: keras.layers.Flatten(name=name)(inputs[0]),
     tiling.Crop: _crop,
-    tiling.Subtract: lambda keras, name, op, inputs, seed: keras.layers.Subtract(name=name)(inputs),
+    tiling.Subtract: lambda keras, name, op, inputs: keras.layers.Subtract(name=name)(inputs),
     tiling.SplitPhases: _phases,
     tiling.JoinPhases: _phases,
 }
 
 
-def realise(keras: Any, graph: Graph, seed: int) -> Any:
-    """The functional Keras model of a graph; layers bear the nodes' names. seed: of the dropout layers."""
+def realise(keras: Any, graph: Graph) -> Any:
+    """The functional Keras model of a graph; layers bear the nodes' names."""
     tensors: dict[str, Any] = {}
-    for position, node in enumerate(graph):
+    for node in graph:
         inputs = [tensors[name] for name in node.inputs]
-        tensors[node.name] = REALISE[type(node.op)](keras, node.name, node.op, inputs, seed + position)
+        tensors[node.name] = REALISE[type(node.op)](keras, node.name, node.op, inputs)
     inputs = [tensors[node.name] for node in graph.inputs]
     outputs = [tensors[name] for name in graph.outputs]
     return keras.Model(*(given[0] if len(given) == 1 else given for given in (inputs, outputs)))

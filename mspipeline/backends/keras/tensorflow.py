@@ -11,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.backends.base import Adam, Execution, FloatArray, StepResult
-from mspipeline.backends.keras.backend import KerasBackend, as_list, no_gpu, own_gpu, paper_adam, threads_are_set
+from mspipeline.backends.keras.backend import (
+    KerasBackend,
+    as_list,
+    clipped_to_norm,
+    no_gpu,
+    own_gpu,
+    paper_adam,
+    threads_are_set,
+)
 from mspipeline.backends.keras.joint import JointBatch, OwnBatch, joint_normalisation
 from mspipeline.backends.keras.layers import with_own_layers
 from mspipeline.backends.keras.tensorflow_layers import toolkit
@@ -42,7 +50,6 @@ class TensorFlowBackend(KerasBackend):
             running = threading.get_intra_op_parallelism_threads()
             raise threads_are_set("TensorFlow", running, execution.threads) from error
         tf.config.experimental.enable_op_determinism()
-        self._keras.utils.set_random_seed(execution.seed)
         gpus = tf.config.list_physical_devices("GPU")
         if execution.device == "gpu" and not gpus:
             raise no_gpu(self.name)
@@ -110,12 +117,13 @@ class TensorFlowBackend(KerasBackend):
         )
 
     def _make_steps(self, optimiser: Adam) -> None:
-        tf, model, loss_of, batch = self._tf, self._model, self._loss, self._batch
+        tf, model, loss_of, batch = self._tf, self._trained, self._loss, self._batch
         self._optimiser = paper_adam(self._keras, optimiser)
         self._optimiser.build(model.trainable_variables)
 
-        def gradients_of(images: Any, masks: Any, counted: Any) -> tuple[Any, Any, Any]:
+        def gradients_of(images: Any, masks: Any, counted: Any, kept: Any) -> tuple[Any, Any, Any]:
             batch.counted = counted
+            self._drop(kept)
             with tf.GradientTape() as tape:
                 outputs = as_list(model(images, training=True))
                 value = loss_of(masks, outputs)
@@ -131,20 +139,26 @@ class TensorFlowBackend(KerasBackend):
         def together(step: Any, *given: Any) -> Any:
             return self._strategy.run(step, given) if batch.processes > 1 else step(*given)
 
-        def gradients(images: Any, masks: Any, counted: Any) -> Any:
-            return together(gradients_of, images, masks, counted)
+        def gradients(images: Any, masks: Any, counted: Any, kept: Any) -> Any:
+            return together(gradients_of, images, masks, counted, kept)
 
-        def train(images: Any, masks: Any, counted: Any) -> tuple[Any, Any]:
-            value, probability, found = gradients(images, masks, counted)
+        def train(images: Any, masks: Any, counted: Any, kept: Any, rate: Any) -> tuple[Any, Any]:
+            value, probability, found = gradients(images, masks, counted, kept)
+            self._optimiser.learning_rate = rate
+            found = clipped_to_norm(self._keras, found, optimiser.clip_norm)
             self._optimiser.apply(found, model.trainable_variables)
             return value, probability
 
         def evaluate(images: Any, masks: Any, counted: Any) -> Any:
             return together(loss_and_output, images, masks, counted)
 
-        signature = [self._image, self._mask, tf.TensorSpec((), tf.float32)]
-        self._gradients = tf.function(gradients, input_signature=signature)  # compiled when a trace asks for it
-        self._train = tf.function(train, input_signature=signature)
+        self._rate = optimiser.learning_rate
+        number = tf.TensorSpec((), tf.float32)
+        signature = [self._image, self._mask, number]
+        kept = [tf.TensorSpec((None, *self._graph[node].shape), tf.float32) for node in self._dropout.nodes]
+        # Compiled when a trace asks for it.
+        self._gradients = tf.function(gradients, input_signature=[*signature, kept])
+        self._train = tf.function(train, input_signature=[*signature, kept, number])
         self._evaluate = tf.function(evaluate, input_signature=signature)
 
     @property
@@ -154,15 +168,20 @@ class TensorFlowBackend(KerasBackend):
         details = self._tf.config.experimental.get_device_details(self._tf.config.list_physical_devices("GPU")[0])
         return f"GPU: {details.get('device_name', 'unnamed')}"
 
-    def train_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
-        return self._run(self._train, images, masks, whole)
+    def train_step(
+        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, whole: bool = False
+    ) -> StepResult:
+        kept = [*self._dropout.of_step(len(images), whole=whole).values()]
+        result = self._run(self._train, images, masks, whole, kept, self._rate if rate is None else rate)
+        self._dropout.draws += 1
+        return result
 
     def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
         return self._run(self._evaluate, images, masks, whole)
 
-    def _run(self, step: Any, images: FloatArray, masks: FloatArray, whole: bool) -> StepResult:
+    def _run(self, step: Any, images: FloatArray, masks: FloatArray, whole: bool, *more: Any) -> StepResult:
         with self._placed(), self._with_others():
-            loss, probability = step(images, masks, 1 / self._batch.processes if whole else 1.0)
+            loss, probability = step(images, masks, 1 / self._batch.processes if whole else 1.0, *more)
             return StepResult(float(loss), probability.numpy())
 
     def predict(self, images: FloatArray) -> FloatArray:
@@ -177,7 +196,7 @@ class TensorFlowBackend(KerasBackend):
 
     def _loss_and_gradients(self, images: FloatArray, masks: FloatArray) -> tuple[float, list[FloatArray]]:
         kept = [(variable, self._read(variable)) for variable in self._model.non_trainable_variables]
-        loss, _, gradients = self._gradients(images, masks, 1.0)
+        loss, _, gradients = self._gradients(images, masks, 1.0, [*self._dropout.of_step(len(images)).values()])
         for variable, values in kept:
             self._write(variable, values)
         return float(loss), [gradient.numpy() for gradient in gradients]

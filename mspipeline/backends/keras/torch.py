@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.backends.base import Adam, Execution, FloatArray, State, StepResult
+from mspipeline.backends.dropout_masks import DRAWS
 from mspipeline.backends.keras.backend import KerasBackend, no_gpu, own_gpu
 from mspipeline.backends.keras.joint import JointBatch, OwnBatch
 from mspipeline.backends.keras.torch_group import gather, join, total, total_in_place
 from mspipeline.backends.keras.torch_layers import in_place_activations, joint_normalisation, toolkit
 from mspipeline.backends.keras.torch_program import Program
-
-GENERATOR = "random/generator"
 
 
 class TorchBackend(KerasBackend):
@@ -47,7 +46,6 @@ class TorchBackend(KerasBackend):
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.backends.cudnn.benchmark = False
-        self._generator = torch.Generator(self._device).manual_seed(self._group.seed(execution.seed))
 
     def _placed(self) -> AbstractContextManager[Any]:
         device: AbstractContextManager[Any] = self._keras.device(self._device)
@@ -71,21 +69,20 @@ class TorchBackend(KerasBackend):
         return joint_normalisation(tools, self._batch) if isinstance(self._batch, JointBatch) else tools
 
     def _make_prediction(self) -> None:
-        for layer in self._model.layers:
-            if hasattr(layer, "generator"):
-                layer.generator = self._generator
         self._program = Program(self._model, in_place_activations())
 
     def _make_steps(self, optimiser: Adam) -> None:
         torch = self._torch
+        self._rate, self._clip_norm = optimiser.learning_rate, optimiser.clip_norm
+        self._training_program = Program(self._trained, in_place_activations())
         names = {id(variable): "/".join(key) for key, variable in self._variables().items()}
-        self._trained = {names[id(variable)]: variable.value for variable in self._model.trainable_variables}
+        self._parameters = {names[id(variable)]: variable.value for variable in self._model.trainable_variables}
         # Fused Adam on a CPU goes through memory, whatever the strides: a gradient laid out otherwise than its weight
         # gives a wrong update without a word (PyTorch 2.13). So it is given views in the order of memory.
-        self._orders = {name: _memory_order(parameter) for name, parameter in self._trained.items()}
+        self._orders = {name: _memory_order(parameter) for name, parameter in self._parameters.items()}
         self._stored = {
             name: torch.nn.Parameter(parameter.data.permute(self._orders[name]))
-            for name, parameter in self._trained.items()
+            for name, parameter in self._parameters.items()
         }
         betas = (optimiser.beta1, optimiser.beta2)
         self._optimiser = torch.optim.Adam(
@@ -105,19 +102,34 @@ class TorchBackend(KerasBackend):
     def _tensor(self, values: FloatArray) -> Any:
         return self._torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(self._device)
 
-    def train_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
+    def train_step(
+        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, whole: bool = False
+    ) -> StepResult:
         with self._placed(), self._with_others():
             loss, outputs = self._forward(images, masks, training=True, whole=whole)
             (loss / self._batch.processes).backward()
             if self._group.size > 1:
-                total_in_place([each.grad for each in self._trained.values() if each.grad is not None])
-            for name, parameter in self._trained.items():
+                total_in_place([each.grad for each in self._parameters.values() if each.grad is not None])
+            self._dropout.draws += 1
+            self._clip()
+            for group in self._optimiser.param_groups:
+                group["lr"] = self._rate if rate is None else rate
+            for name, parameter in self._parameters.items():
                 if parameter.grad is not None:
                     self._stored[name].grad = parameter.grad.permute(self._orders[name])
                     parameter.grad = None
             self._optimiser.step()
             self._optimiser.zero_grad(set_to_none=True)
         return StepResult(loss.item(), outputs[0].detach().cpu().numpy())
+
+    def _clip(self) -> None:
+        """Shorten the gradients together so that the norm over all of them is at most `clip_norm`."""
+        if self._clip_norm is None:
+            return
+        found = [each.grad for each in self._parameters.values() if each.grad is not None]
+        norms = self._torch._foreach_norm(found)
+        length = self._torch.linalg.vector_norm(self._torch.stack(norms))
+        self._torch._foreach_mul_(found, self._clip_norm / length.clamp(min=self._clip_norm))
 
     def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
         with self._placed(), self._with_others(), self._torch.no_grad():
@@ -128,7 +140,10 @@ class TorchBackend(KerasBackend):
         self, images: FloatArray, masks: FloatArray, *, training: bool, whole: bool = False
     ) -> tuple[Any, list[Any]]:
         self._batch.counted = 1 / self._batch.processes if whole else 1.0
-        outputs = self._program(self._tensor(images), training=training)
+        if training:
+            masks_kept = self._dropout.of_step(len(images), whole=whole)
+            self._drop([self._tensor(each) for each in masks_kept.values()])
+        outputs = self._training_program(self._tensor(images), training=training)
         return self._loss(self._tensor(masks), outputs), outputs
 
     def predict(self, images: FloatArray) -> FloatArray:
@@ -145,12 +160,10 @@ class TorchBackend(KerasBackend):
 
     def _loss_and_gradients(self, images: FloatArray, masks: FloatArray) -> tuple[float, list[FloatArray]]:
         kept = [(variable, self._read(variable)) for variable in self._model.non_trainable_variables]
-        random = self._generator.get_state()
         loss, _ = self._forward(images, masks, training=True)
-        gradients = self._torch.autograd.grad(loss / self._batch.processes, list(self._trained.values()))
+        gradients = self._torch.autograd.grad(loss / self._batch.processes, list(self._parameters.values()))
         if self._group.size > 1:
             total_in_place(gradients)
-        self._generator.set_state(random)
         for variable, values in kept:
             self._write(variable, values)
         return loss.item(), [gradient.cpu().numpy() for gradient in gradients]
@@ -168,15 +181,15 @@ class TorchBackend(KerasBackend):
 
     def state(self) -> State:
         moments = {name: tensor.detach().cpu().numpy().copy() for name, tensor in self._moments().items()}
-        return self._of_all({**moments, GENERATOR: self._generator.get_state().numpy().copy()})
+        return {**moments, **self._dropout.state()}
 
     def set_state(self, state: State) -> None:
         moments = self._moments()
-        state = self._own_part({**moments, GENERATOR: self._generator.get_state()}, state)
+        self._check_state(moments, {name: each for name, each in state.items() if name != DRAWS})
+        self._dropout.set_state(state.get(DRAWS))
         with self._torch.no_grad():
             for name, tensor in moments.items():
                 tensor.copy_(self._torch.from_numpy(np.array(state[name])))
-        self._generator.set_state(self._torch.from_numpy(np.array(state[GENERATOR])))
 
 
 def _memory_order(tensor: Any) -> list[int]:

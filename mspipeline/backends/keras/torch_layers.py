@@ -198,25 +198,6 @@ def _normalisations(keras: Any) -> dict[str, Layer]:
 def _others(keras: Any) -> dict[str, Layer]:
     import torch
 
-    class Dropout(keras.layers.Layer):
-        """Keras' own makes a generator anew for every call, from a seed plus a count of calls: the masks of layers
-        with neighbouring seeds would repeat each other's. Here `generator` is one of the backend's for all layers.
-        """
-
-        generator: Any = None
-
-        def __init__(self, rate: float, seed: int, name: str) -> None:
-            super().__init__(name=name)
-            self.rate = rate
-
-        def call(self, x: Any, training: bool = False) -> Any:
-            if not training or self.rate == 0 or x.device.type == "meta":
-                return x
-            kept = torch.empty_like(x, requires_grad=False).bernoulli_(1 - self.rate, generator=self.generator)
-            return x * kept.div_(1 - self.rate)
-
-        first = call
-
     class Concatenate(keras.layers.Concatenate):
         def first(self, several: list[Any]) -> Any:
             return torch.cat(several, 1)
@@ -224,4 +205,4 @@ def _others(keras: Any) -> dict[str, Layer]:
     class Activation(keras.layers.Activation):
         first = keras.layers.Activation.call  # voxel by voxel: any order of axes
 
-    return {"Dropout": Dropout, "Concatenate": Concatenate, "Activation": Activation}
+    return {"Concatenate": Concatenate, "Activation": Activation}

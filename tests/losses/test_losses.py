@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mspipeline.errors import ShapeError
-from mspipeline.training import losses
+from mspipeline import losses
+from mspipeline.errors import ConfigError, ShapeError
 
 MASK = np.array([1.0, 0.0, 1.0, 0.0])
 PROBABILITY = np.array([0.8, 0.4, 0.1, 0.05])
@@ -204,3 +204,79 @@ def test_weights_of_another_number_are_refused() -> None:
 def test_a_head_of_no_whole_fraction_is_refused() -> None:
     with pytest.raises(ShapeError, match="not a whole number of times as coarse"):
         losses.ce_dice(np.zeros((1, 4, 4, 2)), [np.zeros((1, 4, 3, 2))])
+
+
+LOGITS = np.array([2.0, -1.0, 0.0, -3.0])
+
+
+def test_bce_dice_by_hand() -> None:
+    # Probabilities 0.880797, 0.268941, 0.5, 0.047426 of truths 1, 0, 1, 0.
+    cross_entropy = (0.126928 + 0.313262 + 0.693147 + 0.048587) / 4
+    overlap, found = 0.880797 + 0.5, 0.880797 + 0.268941 + 0.5 + 0.047426
+    dice = 1 - (2 * overlap + 1) / (2 + found + 1)
+    assert losses.bce_dice(MASK, LOGITS) == pytest.approx(cross_entropy + dice, abs=1e-6)
+
+
+def test_bce_dice_is_bce_plus_dice_of_the_probabilities() -> None:
+    p = 1 / (1 + np.exp(-LOGITS))
+    assert losses.bce_dice(MASK, LOGITS) == pytest.approx(losses.bce(MASK, p) + losses.dice(MASK, p), rel=1e-12)
+
+
+def test_the_gradient_of_bce_dice_agrees_with_finite_differences() -> None:
+    numeric = differences(lambda z: losses.bce_dice(MASK, z), LOGITS)
+    assert np.allclose(losses.bce_dice_gradient(MASK, LOGITS), numeric, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bce_dice_of_sure_logits_is_finite_and_a_sure_mistake_keeps_its_gradient(dtype: type) -> None:
+    mask = np.array([1, 0, 1, 0], dtype)
+    right, wrong = np.array([100, -100, 100, -100], dtype), np.array([-100, 100, -100, 100], dtype)
+    assert losses.bce_dice(mask, right) == pytest.approx(0, abs=1e-6)
+    assert losses.bce_dice(mask, wrong) == pytest.approx(100 + 1 - 1 / 5)  # overlap 0, truth 2, found 2
+    assert np.allclose(losses.bce_dice_gradient(mask, wrong), [-0.25, 0.25, -0.25, 0.25])
+    assert np.allclose(losses.bce_dice_gradient(mask, right), 0)
+
+
+def test_an_empty_prediction_is_the_worst_of_a_batch_with_a_lesion_and_the_best_of_none() -> None:
+    """64 voxels, 4 of lesion: of the predictions that take so many true and false voxels for lesion."""
+    mask = np.zeros(64)
+    mask[:4] = 1
+
+    def loss(true: int, false: int) -> float:
+        logits = np.full(64, -6.0)
+        logits[:true], logits[60 : 60 + false] = 6.0, 6.0
+        return losses.bce_dice(mask, logits)
+
+    assert loss(4, 0) < loss(2, 0) < loss(1, 1) < loss(0, 0) < loss(0, 4)
+    assert losses.bce_dice(np.zeros(64), np.full(64, -20.0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_dice_of_sums_is_that_of_the_voxels() -> None:
+    assert losses.dice_of_sums(0.9, 2.0, 1.35) == pytest.approx(1 - 2.8 / 4.35)
+
+
+@pytest.mark.parametrize(
+    ("loss", "mask", "outputs"),
+    [
+        (losses.Loss("bce"), MASK, [PROBABILITY]),
+        (losses.Loss("dice"), MASK, [PROBABILITY]),
+        (losses.Loss("bce_dice"), MASK, [LOGITS]),
+        (losses.Loss("weighted_ce", class_weights=(0.1, 0.2, 0.7)), ONE_HOT, [CLASSES]),
+        (losses.Loss("categorical_ce"), ONE_HOT, [CLASSES]),
+        (losses.Loss("ce_dice", batch_dice=True), ONE_HOT, [np.log(CLASSES)]),
+    ],
+    ids=lambda value: value.name if isinstance(value, losses.Loss) else "",
+)
+def test_by_its_name_each_loss_has_its_value_and_the_slope_of_it(
+    loss: losses.Loss, mask: np.ndarray, outputs: list[np.ndarray]
+) -> None:
+    value, (gradient,) = losses.loss_and_gradients(loss, mask, outputs)
+    slope = differences(lambda each: losses.loss_and_gradients(loss, mask, [each])[0], outputs[0])
+    assert value > -1
+    assert np.allclose(gradient, slope, rtol=1e-5, atol=1e-8)
+
+
+def test_bce_dice_takes_one_probability_of_one_output() -> None:
+    losses.check_loss(losses.Loss("bce_dice"), [(4, 4, 1)])
+    with pytest.raises(ConfigError, match="one probability a voxel, the output has 2 channels"):
+        losses.check_loss(losses.Loss("bce_dice"), [(4, 4, 2)])
