@@ -59,6 +59,8 @@ def certify(
 ) -> list[Outcome]:
     """Certify every backend against the first that has evidence, and write a certificate for each into `output`.
 
+    A backend that is absent or cannot realise the network is found before any other computes; where fewer than two are
+    left to be compared none does, and the outcomes are those of the refused alone.
     report: called with (backend, done, total). Raises UsageError for fewer than two backends or one named twice,
     ConfigError or ShapeError for a network that cannot be built, StorageError where `output` cannot be written.
     """
@@ -68,6 +70,10 @@ def certify(
     absent = {name: availability(name).problem for name in request.backends}
     shape = request.image_shape or default_shape(request.model.name, request.model.arguments)
     graph = build(request.model.name, shape, request.model.arguments)
+    refusals = {name: _refused(name, absent[name], graph) for name in request.backends}
+    refused = {name: outcome for name, outcome in refusals.items() if outcome is not None}
+    if len(request.backends) - len(refused) < 2:
+        return list(refused.values())
     outcomes: dict[str, Outcome] = {}
     reference: Evidence | None = None
     with _scratch(output) as scratch:
@@ -75,8 +81,8 @@ def certify(
             if report is not None:
                 report(name, done, len(request.backends))
             job = _job(request, shape, name, Path(scratch))
-            outcomes[name] = refused = _refused(name, absent[name], graph) or _run(job, command)
-            if refused.state != "reference":
+            outcomes[name] = refused.get(name) or _run(job, command)
+            if outcomes[name].state != "reference":
                 continue
             evidence = read_evidence(job.evidence)
             job.evidence.unlink()
@@ -142,12 +148,10 @@ def _job(request: Request, shape: tuple[int, ...], backend: str, scratch: Path) 
 
 
 def _refused(backend: str, absent: str, graph: Graph) -> Outcome | None:
-    """The outcome of a backend that need not be started."""
-    if absent:
-        return Outcome(backend, "absent", absent)
+    """The outcome of a backend that need not be started; what it can never do comes before what is not installed."""
     if nodes := adapter(backend).unsupported(graph):
         return Outcome(backend, "cannot", ", ".join(nodes))
-    return None
+    return Outcome(backend, "absent", absent) if absent else None
 
 
 def _run(job: CertifyJob, command: Command) -> Outcome:

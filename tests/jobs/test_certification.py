@@ -103,3 +103,18 @@ def test_a_size_that_the_network_cannot_take_is_refused_before_anything_is_start
     with pytest.raises(ShapeError, match="unet2d"):
         certify(request, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_backend_that_cannot_realise_the_network_is_refused_before_any_other_computes(tmp_path: Path) -> None:
+    """PyEDDL has no dilated convolution on a CPU; that is known without the library, and nothing is left to compare."""
+
+    def command(backend: str, config: Path) -> list[str]:
+        raise AssertionError(f"{backend} was started")
+
+    request = Request(ModelSettings(name="double_unet", arguments={"base_width": 16}), ("tensorflow", "pyeddl"))
+    (refused,) = certify(request, tmp_path / "new", command=command)
+    assert (refused.backend, refused.state) == ("pyeddl", "cannot")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(BackendError, match=r"pyeddl cannot: .*convolution") as raised:
+        judge([refused])
+    assert raised.value.exit_code == 69
