@@ -79,7 +79,7 @@ def new_record(
         processes=job.processes,
         started_utc=now(),
         restart_count=restart_count,
-        monitor=monitor_of(job.training, has_validation=_validates(job, manifest)),
+        monitor=monitor_of(job.training, has_validation=_validates(job, manifest), has_dice=_has_dice(manifest)),
         threshold=job.training.threshold,
         cascade=_cascade(job, manifest),
         trainable_parameters=costs.trainable,
@@ -99,6 +99,11 @@ def _validates(job: TrainJob, manifest: Manifest) -> bool:
     """Whether there is anything to validate on: a cascade holds patches out where the split holds out no case."""
     patches = manifest.kind == "patches3d" and job.training.cascade.hold_out > 0
     return bool(manifest.split.validation) or patches
+
+
+def _has_dice(manifest: Manifest) -> bool:
+    """Whether voxels are predicted and a validation case has a lesion; a patch has no Dice."""
+    return manifest.kind != "patches3d" and any(entry.lesion_voxels for entry in manifest.subset("validation"))
 
 
 def now() -> str:

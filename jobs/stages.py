@@ -90,7 +90,8 @@ def train_stages(run: CascadeRun) -> bool:
                 )
             trained = _train_stage(run, stage)
         done = stage.epochs_before + trained.epoch - 1
-        stage = Stage(stage.number + 1, done, (*stage.rows_before, *trained.rows))
+        collapse = stage.collapse_before or trained.predictions.collapse(done, run.job.training.epochs, over=True)
+        stage = Stage(stage.number + 1, done, (*stage.rows_before, *trained.rows), collapse)
     return True
 
 
@@ -99,7 +100,7 @@ def _trained(run: CascadeRun, stage: Stage) -> Progress | None:
     path = run.paths.stage(stage.number, "last")
     if not path.exists():
         return None
-    progress = Progress(**read_checkpoint(path).progress)
+    progress = Progress.from_json(read_checkpoint(path).progress)
     return progress if is_over(progress, run.job.training) else None
 
 

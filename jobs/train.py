@@ -11,10 +11,12 @@ from mspipeline.backends.base import Adam, Backend, Execution
 from mspipeline.backends.process_group import ALONE, PeersLost, ProcessGroup
 from mspipeline.backends.registry import BACKENDS, adapter, availability, create
 from mspipeline.config import TrainJob
+from mspipeline.console import say_warning
 from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError
 from mspipeline.jobs.resources import slices_or, threads_for
 from mspipeline.jobs.run_record import certified, new_record, now, record_refusal
-from mspipeline.labels import channels_of
+from mspipeline.labels import Channels, channels_of
+from mspipeline.losses import Loss
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import initial_weights
@@ -30,6 +32,7 @@ from mspipeline.shards.manifest import Manifest, load_manifest
 from mspipeline.shards.reader import ShardReader
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.checkpoint import read_checkpoint
+from mspipeline.training.collapse import Collapse
 from mspipeline.training.loop import Training
 from mspipeline.training.progress import Identity, Stage
 from mspipeline.training.protocols import BatchReader, Observer, Stop
@@ -112,7 +115,7 @@ class _Attempt:
         job, graph, record = self.job, self.graph, self.record
         with self.events.phase("setup"):
             channels = channels_of(graph, _spatial(self.manifest))
-            backend = _compiled(job, graph, len(channels.names), stage, self.group)
+            backend = _compiled(job, graph, channels, stage, self.group)
             update = {"device": backend.device, **certified(job, graph, backend.device)}
             self.record = record = record.model_copy(update=update)
             self._write()
@@ -126,6 +129,9 @@ class _Attempt:
                 events=self.events,
                 observer=self.observer,
                 stop=self.stop,
+                loss=_loss(job, channels),
+                monitor=record.monitor,
+                on_collapse=self._tell_collapse,
                 channels=channels,
                 stage=stage,
                 checkpoint_every_s=job.checkpoint_every_s,
@@ -140,9 +146,20 @@ class _Attempt:
         if self.training is None:
             return self.record
         update = {"status": status, "ended_utc": now(), "epochs": self.training.epochs_done}
-        self.record = self.record.model_copy(update={**update, "best_epoch": self.training.best_epoch})
+        update |= {"best_epoch": self.training.best_epoch, **_collapse_fields(self.training.collapse)}
+        self.record = self.record.model_copy(update=update)
         self._write()
         return self.record
+
+    def _tell_collapse(self, collapse: Collapse | None) -> None:
+        """Say it at once, in a line and in `run.json`; None: the training has come back."""
+        self.record = self.record.model_copy(update=_collapse_fields(collapse))
+        self._write()
+        if self.group.rank == 0 and collapse is not None:
+            say_warning(
+                f"{self.paths.root}: the training has collapsed: since epoch {collapse.epoch} it predicts "
+                f"{collapse.to}; lower learning_rate, raise warmup_steps, or use loss = 'bce_dice'"
+            )
 
     def _write(self) -> None:
         """`run.json`, once for all processes."""
@@ -193,7 +210,7 @@ def graph_of(job: TrainJob, manifest: Manifest) -> Graph:
         trainable = ", ".join(name for name in BACKENDS if adapter(name).trains)
         raise BackendError(f"{job.backend} predicts only; train on {trainable}")
     adapter(job.backend).check(graph)
-    loss_of(job.training, len(channels_of(graph, _spatial(manifest)).names))
+    _loss(job, channels_of(graph, _spatial(manifest)))
     if job.processes > 1:
         _check_processes(job, manifest)
     if problem := availability(job.backend).problem:
@@ -217,12 +234,25 @@ def _check_processes(job: TrainJob, manifest: Manifest) -> None:
         )
 
 
+def _collapse_fields(collapse: Collapse | None) -> dict[str, Any]:
+    """The fields of `run.json` on a training that has collapsed, or not."""
+    return {
+        "collapsed": collapse is not None,
+        "collapsed_to": None if collapse is None else collapse.to,
+        "collapsed_epoch": None if collapse is None else collapse.epoch,
+    }
+
+
+def _loss(job: TrainJob, channels: Channels) -> Loss:
+    return loss_of(job.training, len(channels.names))
+
+
 def _spatial(manifest: Manifest) -> tuple[int, ...]:
     """The spatial axes of a mask: those of a slice; none of a patch, which has one label."""
     return () if manifest.kind == "patches3d" else manifest.image_shape[:-1]
 
 
-def _compiled(job: TrainJob, graph: Graph, channels: int, stage: Stage | None, group: ProcessGroup) -> Backend:
+def _compiled(job: TrainJob, graph: Graph, channels: Channels, stage: Stage | None, group: ProcessGroup) -> Backend:
     """The backend with the network in it, initial weights set, ready to train. channels: of its output."""
     backend = create(job.backend)
     threads = threads_for(job.threads)
@@ -230,9 +260,10 @@ def _compiled(job: TrainJob, graph: Graph, channels: int, stage: Stage | None, g
     backend.build(graph, execution)
     backend.set_weights(initial_weights(graph, seed_of(job.seed, stage)))
     settings = job.training
-    loss = loss_of(settings, channels)
-    optimiser = Adam(settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon)
-    backend.compile(loss, optimiser)
+    optimiser = Adam(
+        settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon, settings.clip_norm or None
+    )
+    backend.compile(_loss(job, channels), optimiser)
     return backend
 
 

@@ -59,22 +59,26 @@ class CascadeTraining(Strict):
 class TrainingSettings(Strict):
     """How a network is trained. Defaults follow the 2021 report where it says (batch 8, BCE, Adam, 128 epochs).
 
-    batch_size: unset is 8 slices, or 128 patches. loss: `auto` is BCE for one probability, categorical cross-entropy
-        for those of several classes.
+    batch_size: unset is 8 slices, or 128 patches. loss: `auto` is binary cross-entropy plus soft Dice over the batch
+        ("bce_dice") for one probability, categorical cross-entropy for those of several classes.
     learning_rate, beta1, beta2, epsilon: Adam (Kingma & Ba 2015, algorithm 1; epsilon outside the root).
+    warmup_steps: optimiser steps in which the learning rate grows in equal parts to its value; 0 begins with it.
+    clip_norm: the largest norm of a step's gradient over all weights; a longer one is shortened to it. 0 clips nothing.
     patience: epochs without an improvement of `monitor` before training stops; 0 never stops early.
-    monitor: what early stopping and the best checkpoint watch; `auto` is the validation loss, or the training loss
-        where the split has no validation cases.
+    monitor: what early stopping and the best checkpoint watch; `auto` is the validation Dice, the validation loss where
+        no validation case has a lesion and for patches, the training loss where the split has no validation cases.
     threshold: probability from which a voxel counts as lesion.
     """
 
     epochs: PositiveInt = 128
     batch_size: PositiveInt | None = None
-    loss: Literal["auto", "bce", "dice", "categorical_ce"] = "auto"
+    loss: Literal["auto", "bce_dice", "bce", "dice", "categorical_ce"] = "auto"
     learning_rate: PositiveFloat = 1e-3
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     epsilon: PositiveFloat = 1e-7
+    warmup_steps: int = Field(100, ge=0)
+    clip_norm: float = Field(1.0, ge=0, allow_inf_nan=False)
     patience: int = Field(0, ge=0)
     min_delta: float = Field(0.0, ge=0)
     monitor: Literal["auto", "validation_loss", "validation_dice", "train_loss"] = "auto"

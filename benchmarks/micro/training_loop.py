@@ -96,13 +96,15 @@ def _train(folder: Path) -> TakingTurns:
             events=events,
             observer=turns,
             stop=lambda: None,
+            loss=Loss("bce"),
+            monitor="train_loss",
         ).run()
     return turns
 
 
 def _bare_model(graph: Graph) -> Any:
     keras = load_keras("tensorflow")
-    model = realise(keras, graph, seed=0)
+    model = realise(keras, graph)
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="binary_crossentropy")
     return model
 

@@ -11,7 +11,9 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,15 @@ from mspipeline.backends.process_group import ALONE, ProcessGroup
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import RunFolderError, SuiteError
 from mspipeline.labels import LESION, ONE_PROBABILITY, Channels
+from mspipeline.losses import Loss
+from mspipeline.optimizers.schedules import warmed_up
 from mspipeline.runs import RunPaths, write_rows
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import EPOCHS
 from mspipeline.training.checkpoint import Checkpoint, write_checkpoint
-from mspipeline.training.progress import Identity, Progress, Stage, checkpoint_paths, is_over, monitor_of, monitored
+from mspipeline.training.collapse import Collapse
+from mspipeline.training.pass_totals import PassTotals
+from mspipeline.training.progress import Identity, Progress, Stage, checkpoint_paths, is_over, monitored
 from mspipeline.training.protocols import Batch, BatchReader, Observer, Stop
 from mspipeline.training.scores import EpochScores
 from mspipeline.training.together import Together
@@ -39,6 +45,8 @@ class Training:
 
     validation: None where there is nothing to validate on. channels: of the network's output. stage: None of a
     network that is no cascade's.
+    loss: what the backend was compiled with. monitor: what the best checkpoint is chosen by, see `monitor_of`.
+    on_collapse: called when a training has collapsed, and with None when it has come back.
     checkpoint_every_s: seconds of work that a kill may cost, beside the checkpoint after each epoch.
     group: the processes that train it together; each is given the same readers, and rank 0 alone writes.
     """
@@ -55,6 +63,9 @@ class Training:
         events: EventWriter,
         observer: Observer,
         stop: Stop,
+        loss: Loss,
+        monitor: str,
+        on_collapse: Callable[[Collapse | None], None] = lambda collapse: None,
         channels: Channels = ONE_PROBABILITY,
         stage: Stage | None = None,
         checkpoint_every_s: float = math.inf,
@@ -64,7 +75,7 @@ class Training:
         self._paths, self._identity, self._events = paths, identity, events
         self._observer, self._stop, self._channels, self._stage = observer, stop, channels, stage
         self._best, self.last = checkpoint_paths(paths, stage)
-        self.monitor = monitor_of(settings, has_validation=validation is not None)
+        self._loss, self.monitor, self._on_collapse = loss, monitor, on_collapse
         self.progress = Progress()
         self.together = Together(backend, group)
         self._checkpoint_every_s, self._saved, self._saved_steps = checkpoint_every_s, time.monotonic(), 0
@@ -82,7 +93,7 @@ class Training:
                 )
         self._backend.set_weights(checkpoint.weights)
         self._backend.set_state(checkpoint.state)
-        self.progress = Progress(**checkpoint.progress)
+        self.progress = Progress.from_json(checkpoint.progress)
         self._saved_steps = self.progress.steps_total
 
     def run(self) -> Progress:
@@ -90,10 +101,13 @@ class Training:
         settings, progress = self._settings, self.progress
         self.together.check_alike((progress.epoch, progress.step), self._identity.config_hash)
         while not is_over(self.progress, settings):
-            rows = [self._train_epoch()]
+            row, totals = self._train_epoch()
+            rows = [row]
             if self._validation is not None:
-                rows.append(self._validate(self._validation))
-            self._finish_epoch(rows)
+                row, validated = self._validate(self._validation)
+                rows.append(row)
+                totals = validated if validated.lesions else totals
+            self._finish_epoch(rows, totals)
         return self.progress
 
     @property
@@ -108,6 +122,23 @@ class Training:
         return None if best is None else best + before
 
     @property
+    def collapse(self) -> Collapse | None:
+        """How the training ended, or stands after its last finished epoch, if that is a collapse; an earlier stage's,
+        where one ended so."""
+        before = None if self._stage is None else self._stage.collapse_before
+        return before or self._collapse()
+
+    def _collapse(self) -> Collapse | None:
+        progress, over = self.progress, is_over(self.progress, self._settings)
+        return progress.predictions.collapse(self.epochs_done, self._settings.epochs, over=over)
+
+    @property
+    def _rate(self) -> float:
+        """The learning rate of the step that comes next, or of the last one of an epoch that is trained."""
+        step = min(self.progress.steps_total, self.progress.epoch * self._train.steps - 1)
+        return warmed_up(self._settings.learning_rate, step, self._settings.warmup_steps)
+
+    @property
     def _epoch(self) -> int:
         """The epoch under way, counted through all stages."""
         return self.progress.epoch + (0 if self._stage is None else self._stage.epochs_before)
@@ -116,9 +147,9 @@ class Training:
     def _epochs(self) -> int:
         return self._settings.epochs + (0 if self._stage is None else self._stage.epochs_before)
 
-    def _train_epoch(self) -> dict[str, Any]:
+    def _train_epoch(self) -> tuple[dict[str, Any], PassTotals]:
         progress, reader = self.progress, self._train
-        scores = EpochScores(len(reader.case_ids), self._settings.threshold)
+        scores = self._new_scores(reader)
         if progress.scores is not None:
             scores.restore(self.together.own(progress.scores))
         self._observer.epoch_begins(self._epoch, self._epochs, "train", reader.steps, progress.step)
@@ -126,7 +157,7 @@ class Training:
         with self._events.phase("train", self._epoch):
             batches = reader.epoch(progress.epoch, first_step=progress.step)
             for batch in batches:
-                self._step(self._backend.train_step, reader, batch, scores, began)
+                self._step(partial(self._backend.train_step, rate=self._rate), reader, batch, scores, began)
                 progress.step += 1
                 progress.steps_total += 1
                 error, due = self.together.settled(self._stop(), self._due())
@@ -141,9 +172,9 @@ class Training:
         progress.scores = self.together.of_each(scores.to_json())
         return self._row("train", scores, progress.seconds, self.together.total(progress.scores))
 
-    def _validate(self, reader: BatchReader) -> dict[str, Any]:
+    def _validate(self, reader: BatchReader) -> tuple[dict[str, Any], PassTotals]:
         progress = self.progress
-        scores = EpochScores(len(reader.case_ids), self._settings.threshold)
+        scores = self._new_scores(reader)
         self._observer.epoch_begins(self._epoch, self._epochs, "validation", reader.steps, 0)
         began = time.perf_counter()
         with self._events.phase("validation", self._epoch):
@@ -157,8 +188,12 @@ class Training:
         totals = self.together.total(self.together.of_each(scores.to_json()))
         return self._row("validation", scores, time.perf_counter() - began, totals)
 
+    def _new_scores(self, reader: BatchReader) -> _PassScores:
+        threshold = self._settings.threshold
+        return _PassScores(EpochScores(len(reader.case_ids), threshold), PassTotals(self._loss, threshold))
+
     def _step(
-        self, step: Callable[..., StepResult], reader: BatchReader, batch: Batch, scores: EpochScores, began: float
+        self, step: Callable[..., StepResult], reader: BatchReader, batch: Batch, scores: _PassScores, began: float
     ) -> None:
         cases = ", ".join(reader.case_ids[number] for number in np.unique(batch.cases))
         self._channels.labels.check(batch.masks, where=cases)
@@ -171,14 +206,20 @@ class Training:
             )
         if self.together.writes or not share.whole:
             of_lesion = self._channels.probability(LESION, result.probability)
-            scores.add(share.cases, share.masks, of_lesion, result.loss)
+            scores.cases.add(share.cases, share.masks, of_lesion, result.loss)
+            joint = (lambda sums: sums) if share.whole else self.together.summed
+            scores.totals.add(share.masks[..., 0], of_lesion, result.loss, joint=joint)
         seconds = max(time.perf_counter() - began, 1e-9)
         # Of this process's shares: what all have is exchanged at the end of a pass.
-        self._observer.step_done(scores.running_loss, scores.running_dice, self.together.size * scores.images / seconds)
+        images_per_second = self.together.size * scores.cases.images / seconds
+        self._observer.step_done(scores.totals.loss, scores.cases.running_dice, images_per_second)
 
-    def _row(self, subset: str, scores: EpochScores, seconds: float, totals: dict[str, Any]) -> dict[str, Any]:
-        scores.restore(totals)
-        return {
+    def _row(
+        self, subset: str, scores: _PassScores, seconds: float, sums: dict[str, Any]
+    ) -> tuple[dict[str, Any], PassTotals]:
+        """The row of a pass. sums: of all processes."""
+        scores.restore(sums)
+        row = {
             "run_id": self._identity.run_id,
             "restart_count": self._identity.restart_count,
             "time_utc": datetime.now(UTC).isoformat(),
@@ -187,12 +228,14 @@ class Training:
             "subset": subset,
             "steps_total": self.progress.steps_total,
             "seconds": seconds,
-            "images_per_second": scores.images / max(seconds, 1e-9),
-            "learning_rate": self._settings.learning_rate,
-            **scores.summary(),
+            "images_per_second": scores.cases.images / max(seconds, 1e-9),
+            "learning_rate": self._rate,
+            **scores.cases.summary(),
+            "loss": scores.totals.loss,
         }
+        return row, scores.totals
 
-    def _finish_epoch(self, rows: list[dict[str, Any]]) -> None:
+    def _finish_epoch(self, rows: list[dict[str, Any]], totals: PassTotals) -> None:
         """Rows, best and last checkpoint; the next epoch begins only when all of it is on the disk."""
         progress, settings = self.progress, self._settings
         progress.rows.extend(rows)
@@ -202,7 +245,8 @@ class Training:
             progress.best_value, progress.best_epoch, progress.epochs_without_improvement = value, progress.epoch, 0
         else:
             progress.epochs_without_improvement += 1
-        finished = self._epoch
+        finished, before = self._epoch, self._collapse()
+        progress.predictions = progress.predictions.after(finished, totals.everywhere)
         with self._events.phase("checkpoint", finished):
             if progress.best_epoch in (
                 progress.epoch,
@@ -214,6 +258,15 @@ class Training:
             self._save_last()
         log.info("epoch done run=%s epoch=%d monitor=%s value=%s", self._identity.run_id, finished, self.monitor, value)
         self._observer.epoch_ended(finished, self._epochs, rows)
+        self._say_collapse(before)
+
+    def _say_collapse(self, before: Collapse | None) -> None:
+        now = self._collapse()
+        if now == before:
+            return
+        if now is not None:
+            log.warning("training collapsed run=%s predicts=%s epoch=%d", self._identity.run_id, now.to, now.epoch)
+        self._on_collapse(self.collapse)
 
     def _due(self) -> bool:
         """Whether a periodic checkpoint is due: so much may be lost with a process that is killed or a dead node."""
@@ -240,6 +293,23 @@ class Training:
             {} if weights_only else self._backend.state(),
             {"epoch": self.progress.epoch} if weights_only else dataclasses.asdict(self.progress),
         )
+
+
+@dataclass(frozen=True)
+class _PassScores:
+    """The scores of a pass: of its cases, and what is added up over all of it."""
+
+    cases: EpochScores
+    totals: PassTotals
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data from which `restore` goes on exactly."""
+        return {**self.cases.to_json(), **self.totals.to_json()}
+
+    def restore(self, document: dict[str, Any]) -> None:
+        """Go on from what `to_json` gave."""
+        self.cases.restore(document)
+        self.totals.restore(document)
 
 
 def _arrow_row(row: dict[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import RunFolderError
 from mspipeline.runs import RunPaths
+from mspipeline.training.collapse import Collapse, Predictions
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,23 @@ class Identity:
 
 @dataclass(frozen=True)
 class Stage:
-    """Which stage of a cascade is trained. epochs_before, rows_before: of the stages before it; epochs count on."""
+    """Which stage of a cascade is trained. epochs_before, rows_before: of the stages before it; epochs count on.
+
+    collapse_before: of the first stage that ended collapsed, None where none did.
+    """
 
     number: int
     epochs_before: int = 0
     rows_before: tuple[dict[str, Any], ...] = ()
+    collapse_before: Collapse | None = None
 
 
 @dataclass
 class Progress:
-    """Where a training is. epoch: the one under way, counted from 1 in each stage; step: optimiser steps done in it."""
+    """Where a training is. epoch: the one under way, counted from 1 in each stage; step: optimiser steps done in it.
+
+    predictions: of the finished epochs, which count through all stages there.
+    """
 
     epoch: int = 1
     step: int = 0
@@ -43,6 +51,12 @@ class Progress:
     epochs_without_improvement: int = 0
     scores: dict[str, Any] | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
+    predictions: Predictions = field(default_factory=Predictions)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """What `dataclasses.asdict` made of one."""
+        return cls(**{**document, "predictions": Predictions(**document.get("predictions", {}))})
 
 
 def is_over(progress: Progress, settings: TrainingSettings) -> bool:
@@ -58,17 +72,25 @@ def checkpoint_paths(paths: RunPaths, stage: Stage | None) -> tuple[Path, Path]:
     return paths.stage(stage.number, "best"), paths.stage(stage.number, "last")
 
 
-def monitor_of(settings: TrainingSettings, *, has_validation: bool) -> str:
+def monitor_of(settings: TrainingSettings, *, has_validation: bool, has_dice: bool) -> str:
     """What early stopping and the best checkpoint watch.
 
-    Raises RunFolderError where validation is asked for and the split has no validation cases.
+    has_dice: whether a Dice of the validation cases is defined whatever is predicted, that is, voxels are predicted and
+    some case has a lesion. Raises RunFolderError where validation, or its Dice, is asked for and there is none.
     """
     if settings.monitor == "auto":
-        return "validation_loss" if has_validation else "train_loss"
+        if not has_validation:
+            return "train_loss"
+        return "validation_dice" if has_dice else "validation_loss"
     if settings.monitor.startswith("validation") and not has_validation:
         raise RunFolderError(
             f"monitor {settings.monitor!r} needs validation cases and the shards' split has none; "
             "use monitor = 'train_loss', or prepare more cases"
+        )
+    if settings.monitor == "validation_dice" and not has_dice:
+        raise RunFolderError(
+            "monitor 'validation_dice' needs a validation case with a lesion, and slices, not patches; "
+            "use monitor = 'validation_loss'"
         )
     return settings.monitor
 

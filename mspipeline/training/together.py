@@ -47,6 +47,13 @@ class Together:
         own = slice(self._group.rank * each, (self._group.rank + 1) * each)
         return Share(images[own], masks[own], cases[own])
 
+    def summed(self, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Over the processes; asked by all of them together."""
+        if self._group.size == 1:
+            return sums
+        total: npt.NDArray[np.float64] = self._backend.gather(sums).sum(axis=0, dtype=np.float64)
+        return total
+
     def of_each(self, scores: dict[str, Any]) -> dict[str, Any]:
         """The plain data of every process's scores, by rank; of one alone as they are."""
         if self._group.size == 1:

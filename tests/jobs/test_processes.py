@@ -98,7 +98,7 @@ def job_of(shards: Path, folder: Path, processes: int, *, epochs: int, backend: 
     if problem := availability(backend).problem:
         pytest.skip(problem)
     return TrainJob(
-        model=ModelSettings(name="unet2d", arguments={"base_width": 2, "dropout": 0.0 if epochs < 9 else 0.5}),
+        model=ModelSettings(name="unet2d", arguments={"base_width": 2}),
         backend=backend,
         shards=shards,
         run_folder=folder / f"run{processes}",
@@ -155,7 +155,7 @@ def test_the_curve_of_two_processes_is_that_of_one(small_shards: Path, tmp_path:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_processes_stop_together_and_go_on_exactly(small_shards: Path, tmp_path: Path) -> None:
-    whole = job_of(small_shards, tmp_path, 2, epochs=12)  # with dropout: each process has generators of its own
+    whole = job_of(small_shards, tmp_path, 2, epochs=12)
     job = whole.model_copy(update={"run_folder": tmp_path / "stopped"})
     process = start(job)
     wait_for_epochs(job, 1)

@@ -21,6 +21,7 @@ from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import EPOCHS, EVENTS, Identity
 from mspipeline.telemetry.shard import read_stream
 from mspipeline.training.checkpoint import read_checkpoint
+from mspipeline.training.progress import monitor_of
 
 pytestmark = pytest.mark.usefixtures("backend_needed")
 
@@ -67,7 +68,7 @@ def with_(job: TrainJob, folder: Path | None = None, **training: Any) -> TrainJo
 def test_a_training_leaves_record_rows_and_checkpoints(trained_run: TrainJob) -> None:
     paths = RunPaths(trained_run.run_folder)
     record = read_record(paths)
-    assert (record.status, record.epochs, record.monitor) == ("complete", 2, "validation_loss")
+    assert (record.status, record.epochs, record.monitor) == ("complete", 2, "validation_dice")
     assert record.best_epoch in (1, 2)
     rows = read_rows(paths.epochs, EPOCHS).to_pylist()
     assert [(row["epoch"], row["subset"]) for row in rows] == [
@@ -117,6 +118,61 @@ def test_patience_ends_a_training_early_and_the_best_epoch_is_kept(train_job: Tr
     record = run(with_(train_job, epochs=9, patience=2, min_delta=10.0))  # nothing improves by 10
     assert (record.epochs, record.best_epoch) == (3, 1)
     assert read_checkpoint(RunPaths(train_job.run_folder).best).progress["epoch"] == 1
+
+
+def test_the_rows_have_the_learning_rate_of_their_last_step(trained_run: TrainJob, train_job: TrainJob) -> None:
+    """Epochs of 7 steps: in a warm-up of 100, that of steps 7 and 14; in one of 10, the whole rate in the second."""
+    assert [row["learning_rate"] for row in rows_of(trained_run)] == pytest.approx([7e-4, 7e-4, 14e-4, 14e-4])
+    job = with_(train_job, warmup_steps=10)
+    with pytest.raises(Preempted):
+        run(job, Recorder(9))  # in the first validation
+    run(job)
+    assert [row["learning_rate"] for row in rows_of(job)] == pytest.approx([7e-3, 7e-3, 1e-2, 1e-2])
+
+
+@pytest.mark.parametrize(("threshold", "to"), [(0.999999, "nothing"), (1e-6, "everything")])
+def test_a_training_that_ends_predicting_one_thing_is_named_in_a_line_and_in_its_record(
+    train_job: TrainJob, capfd: pytest.CaptureFixture[str], threshold: float, to: str
+) -> None:
+    record = run(with_(train_job, threshold=threshold, epochs=3))
+    assert (record.collapsed, record.collapsed_to, record.collapsed_epoch) == (True, to, 1)
+    assert read_record(RunPaths(train_job.run_folder)) == record
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+    assert f"the training has collapsed: since epoch 1 it predicts {to}; lower learning_rate" in line
+
+
+def test_a_training_of_which_nothing_bad_is_known_is_not_collapsed(trained_run: TrainJob) -> None:
+    record = read_record(RunPaths(trained_run.run_folder))
+    assert (record.collapsed, record.collapsed_to, record.collapsed_epoch) == (False, None, None)
+
+
+def test_the_best_epoch_is_that_of_the_best_validation_dice(trained_run: TrainJob) -> None:
+    record = read_record(RunPaths(trained_run.run_folder))
+    dice = [row["dice"] for row in rows_of(trained_run) if row["subset"] == "validation"]
+    assert record.best_epoch == 1 + dice.index(max(dice))
+
+
+@pytest.mark.parametrize(
+    ("asked", "validation", "dice", "monitor"),
+    [
+        ("auto", True, True, "validation_dice"),
+        ("auto", True, False, "validation_loss"),
+        ("auto", False, False, "train_loss"),
+        ("validation_loss", True, True, "validation_loss"),
+        ("train_loss", True, True, "train_loss"),
+    ],
+)
+def test_auto_watches_the_validation_dice_where_there_is_one(
+    asked: str, validation: bool, dice: bool, monitor: str
+) -> None:
+    settings = TrainingSettings.model_validate({"monitor": asked})
+    assert monitor_of(settings, has_validation=validation, has_dice=dice) == monitor
+
+
+def test_a_dice_of_validation_cases_without_lesions_cannot_be_watched() -> None:
+    settings = TrainingSettings(monitor="validation_dice")
+    with pytest.raises(RunFolderError, match=r"needs a validation case with a lesion.*use monitor = 'validation_loss'"):
+        monitor_of(settings, has_validation=True, has_dice=False)
 
 
 def test_another_run_in_the_folder_is_refused(trained_run: TrainJob) -> None:
