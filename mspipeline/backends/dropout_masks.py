@@ -7,12 +7,14 @@ having been stopped; all there is to keep is how many steps have drawn.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from mspipeline.backends.process_group import ProcessGroup
 from mspipeline.errors import ShapeError
 from mspipeline.network.graph import Graph
 from mspipeline.network.ops import Dropout
-from mspipeline.volume import FloatArray
+
+FloatArray = npt.NDArray[np.float32]
 
 DRAWS = "random/draws"
 """The name, in a backend's state, of how many training steps have drawn masks."""
@@ -50,11 +52,11 @@ class DropoutMasks:
             masks[node] = (drawn >= rate).astype(np.float32) / np.float32(1 - rate)
         return masks
 
-    def state(self) -> dict[str, np.ndarray[tuple[()], np.dtype[np.int64]]]:
+    def state(self) -> dict[str, npt.NDArray[np.int64]]:
         """What `set_state` goes on from."""
         return {DRAWS: np.array(self.draws, np.int64)}
 
-    def set_state(self, draws: np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None) -> None:
+    def set_state(self, draws: npt.NDArray[np.generic] | None) -> None:
         """Go on after so many draws. Raises ShapeError where the state holds something else."""
         if draws is None or draws.shape != ():
             raise ShapeError(f"state of another version of this backend: {DRAWS} is missing; train into another folder")

@@ -2,7 +2,8 @@
 
 Masks and probabilities are (N, *spatial, 1), or any equal shapes in `bce`, `dice` and `bce_dice`. Of several classes
 they are (N, *spatial, classes) or (N, classes): masks one-hot, background first, probabilities a softmax's. `bce_dice`
-and `ce_dice` take logits. May import `mspipeline.errors`.
+and `ce_dice` take logits.
+May import: NumPy; `errors`.
 """
 
 from mspipeline.losses.binary_cross_entropy import bce, bce_gradient

@@ -1,1 +1,4 @@
-"""What decides a step's update beside the gradient: schedules of the learning rate. Imports nothing of the suite."""
+"""What decides a step's update beside the gradient: schedules of the learning rate, clipping.
+
+May import: NumPy.
+"""

@@ -229,8 +229,8 @@ def test_the_gradient_of_bce_dice_agrees_with_finite_differences() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bce_dice_of_sure_logits_is_finite_and_a_sure_mistake_keeps_its_gradient(dtype: type) -> None:
-    mask = np.array([1, 0, 1, 0], dtype)
-    right, wrong = np.array([100, -100, 100, -100], dtype), np.array([-100, 100, -100, 100], dtype)
+    mask: np.ndarray = np.array([1, 0, 1, 0]).astype(dtype)
+    right, wrong = 200 * mask - 100, 100 - 200 * mask
     assert losses.bce_dice(mask, right) == pytest.approx(0, abs=1e-6)
     assert losses.bce_dice(mask, wrong) == pytest.approx(100 + 1 - 1 / 5)  # overlap 0, truth 2, found 2
     assert np.allclose(losses.bce_dice_gradient(mask, wrong), [-0.25, 0.25, -0.25, 0.25])

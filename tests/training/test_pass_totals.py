@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -63,6 +64,11 @@ def test_what_was_predicted_everywhere_is_of_the_whole_pass() -> None:
     assert totals.everywhere is None
 
 
+def _given(joint: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """What the processes' own sums come to."""
+    return joint
+
+
 def test_two_processes_that_share_a_pass_have_the_loss_of_one() -> None:
     """Each adds its image of two batches of two; the loss of a batch and its sums are the joint ones."""
     batches = [[0, 1], [2, 0]]
@@ -73,7 +79,7 @@ def test_two_processes_that_share_a_pass_have_the_loss_of_one() -> None:
         alone.add(truth, p, loss)
         joint = np.array([(truth * p).sum(dtype=float), truth.sum(dtype=float), p.sum(dtype=float)])
         for rank, share in enumerate(shares):
-            share.add(truth[[rank]], p[[rank]], loss, joint=lambda own, joint=joint: joint)
+            share.add(truth[[rank]], p[[rank]], loss, joint=partial(_given, joint))
     total = PassTotals(Loss("bce_dice"), 0.5)
     documents = [share.to_json() for share in shares]
     total.restore({name: np.sum([each[name] for each in documents], axis=0).tolist() for name in documents[0]})

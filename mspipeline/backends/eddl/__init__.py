@@ -1,8 +1,8 @@
-"""PyEDDL: it computes forward and backward, losses and updates are ours (decision 0007).
+"""PyEDDL: it computes forward and backward, the updates are ours (decision 0007).
 
 backend.py  the adapter. library.py: loading, threads, noise. layers.py: operation -> layers, and what it cannot do
-network.py, races.py, training.py  the network built, operations that race, losses and Adam in NumPy
+network.py, races.py, training.py  the network built, operations that race, Adam in NumPy
 
-May import: NumPy; `backends.base`, `backends.keras.losses`, `errors`, `network`. PyEDDL itself is imported by
-`library.py`, when a network is built.
+May import: NumPy; `backends.base`, `backends.dropout_masks`, `errors`, `losses`, `network`,
+`optimizers`. PyEDDL itself is imported by `library.py`, when a network is built.
 """

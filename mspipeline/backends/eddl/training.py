@@ -5,12 +5,13 @@ Its own has epsilon inside the root, and moments that nothing can read or write.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from mspipeline.backends.base import Adam, FloatArray, State
 from mspipeline.errors import ShapeError
+from mspipeline.optimizers.clipping import clipped_to_norm
 
 
 class AdamSteps:
@@ -25,7 +26,9 @@ class AdamSteps:
         self._means = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         self._squares = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
 
-    def step(self, gradients: dict[str, FloatArray], weights: dict[str, FloatArray], rate: float | None = None) -> None:
+    def step(
+        self, gradients: Mapping[str, FloatArray], weights: dict[str, FloatArray], rate: float | None = None
+    ) -> None:
         """One update of every weight. rate: the settings' where None."""
         set_ = self._settings
         rate = set_.learning_rate if rate is None else rate
@@ -62,11 +65,3 @@ class AdamSteps:
         for kind, arrays in (("mean", self._means), ("square", self._squares)):
             for name, values in arrays.items():
                 values[...] = state[f"optimiser/{kind}/{name}"]
-
-
-def clipped_to_norm(gradients: dict[str, FloatArray], norm: float) -> dict[str, FloatArray]:
-    """The gradients, shortened together so that the norm over all of them is at most this."""
-    length = math.sqrt(sum(float(np.sum(np.square(each, dtype=np.float64))) for each in gradients.values()))
-    if length <= norm:
-        return gradients
-    return {name: each * np.float32(norm / length) for name, each in gradients.items()}

@@ -4,6 +4,6 @@ backend.py  what the engines share. layers.py: operation -> layer. losses.py
 tensorflow.py, torch.py, jax.py  the steps of each engine, and where it has them layers of its own (`..._layers`)
 joint.py    what processes that share a batch exchange; torch_group.py on PyTorch
 
-May import: NumPy, Keras, TensorFlow, PyTorch, JAX; `backends.base`, `backends.process_group`, `errors`, `network`.
-Keras and the engines are imported inside their own modules, when a network is built.
+May import: NumPy, Keras, TensorFlow, PyTorch, JAX; `backends.base`, `backends.dropout_masks`, `backends.process_group`,
+`errors`, `losses`, `network`. Keras and the engines are imported inside their own modules, when a network is built.
 """
