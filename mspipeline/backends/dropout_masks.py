@@ -49,7 +49,7 @@ class DropoutMasks:
         for place, (node, (shape, rate)) in enumerate(self._rates.items()):
             generator = np.random.default_rng([self._seed, place, self.draws])
             drawn = generator.random((images * size, *shape), np.float32)[rank * images : (rank + 1) * images]
-            masks[node] = (drawn >= rate).astype(np.float32) / np.float32(1 - rate)
+            masks[node] = np.multiply(drawn >= rate, np.float32(1 / (1 - rate)), dtype=np.float32)
         return masks
 
     def state(self) -> dict[str, npt.NDArray[np.int64]]:

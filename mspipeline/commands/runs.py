@@ -35,7 +35,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="[default: 8 slices, 128 patches]", show_default=False)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's. [default: 0.001]", show_default=False)] = None,
     loss: Annotated[
-        str | None, typer.Option(help="bce, dice or categorical_ce. [default: what fits]", show_default=False)
+        str | None, typer.Option(help="bce_dice, bce, dice or categorical_ce. [default: what fits]", show_default=False)
     ] = None,
     patience: Annotated[int | None, typer.Option(help="Epochs without improvement before the end; 0: never.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of training settings; options replace its.")] = None,
