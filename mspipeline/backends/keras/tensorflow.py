@@ -157,9 +157,9 @@ class TensorFlowBackend(KerasBackend):
         signature = [self._image, self._mask, number]
         kept = [tf.TensorSpec((None, *self._graph[node].shape), tf.float32) for node in self._dropout.nodes]
         # Compiled when a trace asks for it.
-        self._gradients = tf.function(gradients, input_signature=[*signature, kept])
-        self._train = tf.function(train, input_signature=[*signature, kept, number])
-        self._evaluate = tf.function(evaluate, input_signature=signature)
+        self._gradients = tf.function(gradients, input_signature=[*signature, kept], autograph=False)
+        self._train = tf.function(train, input_signature=[*signature, kept, number], autograph=False)
+        self._evaluate = tf.function(evaluate, input_signature=signature, autograph=False)
 
     @property
     def device(self) -> str:
