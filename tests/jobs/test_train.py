@@ -3,13 +3,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import h5py
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 from mspipeline.errors import ConfigError, Interrupted, Preempted, RunFolderError, ShapeError, ShardError, SuiteError
 from mspipeline.jobs.train import train
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows
+from mspipeline.shards.manifest import load_manifest
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import EPOCHS, EVENTS, Identity
 from mspipeline.telemetry.shard import read_stream
@@ -226,6 +229,19 @@ def test_a_network_that_gives_no_probability_a_pixel_is_answered(train_job: Trai
     with pytest.raises(ShapeError, match=words):
         run(train_job.model_copy(update={"model": ModelSettings(name=name)}))
     assert not train_job.run_folder.exists()
+
+
+@pytest.mark.parametrize("subset", ["train", "validation"])
+def test_a_number_in_a_mask_that_is_no_label_is_named_with_its_case(
+    train_job: TrainJob, small_shards: Path, tmp_path: Path, subset: Literal["train", "validation"]
+) -> None:
+    shards = shutil.copytree(small_shards, tmp_path / "changed")
+    entry = load_manifest(shards).subset(subset)[0]
+    with h5py.File(shards / entry.file, "r+") as file:
+        file["mask"][3, :2, :2] = 3
+    with pytest.raises(ShardError, match=rf"{entry.case}.*: 4 mask voxels hold 3, expected 0 \(background\), 1 \(les"):
+        run(train_job.model_copy(update={"shards": shards}))
+    assert read_record(RunPaths(train_job.run_folder)).status == "failed"
 
 
 @pytest.mark.slow

@@ -56,6 +56,16 @@ def test_the_device_is_in_the_id_where_it_tells_cells_apart():
     ]
 
 
+def test_a_cell_is_evaluated_on_the_device_of_its_training_or_on_the_one_named(tmp_path: Path) -> None:
+    text = TEXT.replace("seed = [0, 1]", 'device = ["cpu", "gpu"]')
+    found = cells(load_sweep(written(tmp_path, text)), Path("/shards"), Path("/campaign"))
+    assert [cell.evaluate.device for cell in found] == ["cpu", "gpu"] * 2
+    text = text.replace("[evaluate]", '[evaluate]\ndevice = "cpu"')
+    text = text.replace("threads = 2", "threads = 2\nseparate_jobs = true")
+    found = cells(load_sweep(written(tmp_path, text)), Path("/shards"), Path("/campaign"))
+    assert [cell.evaluate.device for cell in found] == ["cpu"] * 4
+
+
 def test_excludes_leave_out_what_matches_every_axis_they_name():
     matrix = Matrix(model=("unet2d",), backend=("tensorflow", "torch"), seed=(0, 1))
     sweep = Sweep(name="x", matrix=matrix, exclude=({"backend": "torch", "seed": 1},))
