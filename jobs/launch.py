@@ -77,7 +77,7 @@ def _predict(asked: Asked, events: EventWriter, progress: bool, attempt: int) ->
     from mspipeline.jobs.predict import predict
 
     with CaseProgress("predict", enabled=progress) as report:
-        predict(_job(asked, PredictJob), events=events, stop=stop, report=report)
+        predict(_job(asked, PredictJob), events=events, stop=stop, report=report, warn=say_warning)
 
 
 def _prepare(asked: Asked, events: EventWriter, progress: bool, attempt: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from mspipeline.config import PrepareJob
 from mspipeline.datasets.layouts import Found, find_cases
+from mspipeline.datasets.listing import shown
 from mspipeline.datasets.split import make_split
 from mspipeline.errors import DatasetError, Interrupted, Preempted
 from mspipeline.files import sha256_data
@@ -25,6 +26,7 @@ from mspipeline.jobs.prepare_case import (
     Look,
     Made,
     Make,
+    Sources,
     hash_files,
     hashes,
     look,
@@ -33,6 +35,7 @@ from mspipeline.jobs.prepare_case import (
 )
 from mspipeline.jobs.prepare_times import CaseTime, rank_times, write_times
 from mspipeline.jobs.shards_folder import check_output, check_strays, previous_manifest, remove_partials
+from mspipeline.preprocess.brain import MASKS, doubts_of
 from mspipeline.preprocess.recipe import load_recipe
 from mspipeline.shards.launchers import launch_of
 from mspipeline.shards.lock import hold_folder
@@ -98,6 +101,7 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
         change_masks=job.change_mask,
     )
     _check_complete(job, found)
+    _check_one_source(job, recipe, found)
     split = make_split({case.id: case.subject for case in found.cases}, job.split)
     names = [case.id for case in found.cases]
     seen = team.run(look, [Look(recipe, case) for case in found.cases], costs=[1.0] * len(names), names=names)
@@ -139,7 +143,12 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
             split_hash=split.hash,
             cases=tuple(one.entry for one in made),
             skipped=tuple(SkippedCase(case=case, reason=reason) for case, reason in found.incomplete),
-            warnings=(*found.warnings, *_lesions_lost([one.entry for one in made])),
+            warnings=(
+                *found.warnings,
+                *doubts_of({one.entry.case: one.entry.brain for one in made}),
+                *_lesions_lost([one.entry for one in made]),
+                *_same_scans(recipe, found, sources),
+            ),
             others=dict(found.others),
             resampled={case: dict(one.ways) for case, one in zip(names, seen, strict=True) if one.ways},
             offsets_mm={case: dict(one.offsets_mm) for case, one in zip(names, seen, strict=True) if one.offsets_mm},
@@ -166,6 +175,29 @@ def _lesions_lost(entries: Sequence[Entry]) -> list[str]:
         f"resampling has changed the lesions (26-connected) of {len(lines)} of {len(entries)} cases: "
         f"{'; '.join(lines[:CASES_NAMED])}{more}"
     ]
+
+
+def _check_one_source(job: PrepareJob, recipe: AnyRecipe, found: Found) -> None:
+    """Raises DatasetError where only some cases have a brain mask, and the recipe does not ask for that."""
+    without = [case.id for case in found.cases if case.brain_mask is None]
+    if recipe.brain == "auto" and 0 < len(without) < len(found.cases):
+        raise DatasetError(
+            f"{job.dataset}: {len(without)} of {len(found.cases)} cases have no brain mask ({shown(without)}), the "
+            f"others have; add those masks ({MASKS}), or `--set brain=nonzero` for skull-stripped scans, or "
+            "`--set brain=mixed`, which normalises by masks where there are some, else by the voxels that are not 0"
+        )
+
+
+def _same_scans(recipe: AnyRecipe, found: Found, sources: Sequence[Sources]) -> list[str]:
+    """A line for scans that two subjects share to the last byte: they may be on both sides of the split."""
+    holders: dict[str, list[str]] = {}
+    for case, files in zip(found.cases, sources, strict=True):
+        for modality in recipe.modalities:
+            holders.setdefault(files[modality].sha256, []).append(case.id)
+    subject_of = {case.id: case.subject for case in found.cases}
+    shared = {tuple(cases) for cases in holders.values() if len({subject_of[case] for case in cases}) > 1}
+    named = [" = ".join(cases) for cases in sorted(shared)]
+    return [f"one scan, byte by byte, under several subjects: {shown(named)}; keep one of them"] if named else []
 
 
 def _check_complete(job: PrepareJob, found: Found) -> None:

@@ -18,6 +18,7 @@ from mspipeline.errors import DataError, DatasetError, ShardError
 from mspipeline.files import sha256_file
 from mspipeline.grid import apart
 from mspipeline.preprocess import patches3d
+from mspipeline.preprocess.brain import require_background
 from mspipeline.preprocess.patches3d import PatchRecipe
 from mspipeline.preprocess.recipe import Recipe, apply_files
 from mspipeline.preprocess.resample_onto import CaseReader, case_reader, follow
@@ -212,10 +213,12 @@ def _make(task: Make, threads: int) -> Entry:
             volume = patches3d.apply_files(
                 recipe, scans, case.brain_mask, lesions=case.lesion_mask, routes=routes, strays=strays
             )
+            require_background(recipe.brain, volume.brain_origin, str(scans[recipe.candidates_of]))
             made = write_patch_shard(output, case.id, volume, task.sources)
             log.info("shard written case=%s candidates=%d lesions=%d", case.id, made.candidates, made.lesion_voxels)
             return made
         prepared = apply_files(recipe, scans, case.brain_mask, lesions=case.lesion_mask, routes=routes, strays=strays)
+        require_background(recipe.brain, prepared.brain_origin, str(scans[recipe.modalities[0]]))
     except DataError as error:
         raise type(error)(f"{case.id}: {error}") from error
     entry = write_shard(output, case.id, prepared, task.sources, threads=threads)

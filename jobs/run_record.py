@@ -92,6 +92,7 @@ def new_record(
         recipe=manifest.recipe,
         config_hash=config_hash(job, manifest),
         provenance=origin,
+        brain_sources=manifest.brain_sources,
     )
 
 

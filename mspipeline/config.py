@@ -140,6 +140,7 @@ class PredictJob(Strict):
     """Lesion maps for a folder of scans, written as a BIDS derivative: `python -m mspipeline.jobs predict FILE`.
 
     batch_size: unset is 8 slices, or 1,024 patches. prefer: as in PrepareJob.
+    brain: where brains come from, in place of what the recipe of the training has; see preprocess.brain.
     inference: of a cascade, patch by patch, by dense tiles, which give the same probabilities, or what needs less
         arithmetic at each tile. memory_budget_mb: by which dense tiles may make the process grow, at most.
     """
@@ -153,6 +154,7 @@ class PredictJob(Strict):
     threads: int = Field(0, ge=0)
     skip_incomplete: bool = False
     prefer: tuple[str, ...] = ()
+    brain: Literal["auto", "mixed", "mask", "nonzero"] | None = None
     inference: Inference = "auto"
     memory_budget_mb: PositiveInt = 1024
 

@@ -178,6 +178,8 @@ class RunRecord(Strict):
     processes: that trained it together; threads are of each.
     collapsed: whether the training ended predicting nothing, or everything, for some epochs in a row: `collapsed_to`,
     from `collapsed_epoch` on. None where that is not known, as in records of earlier versions.
+    brain_sources: how many of the cases of its shards have their brain from "mask" files, how many from the "nonzero"
+    voxels; empty where that is not known.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -215,6 +217,7 @@ class RunRecord(Strict):
     problem: str = ""
     certificates: tuple[CertificateNote, ...] = ()
     uncertified: str = ""
+    brain_sources: dict[str, int] = Field(default_factory=dict)
     collapsed: bool | None = None
     collapsed_to: Literal["nothing", "everything"] | None = None
     collapsed_epoch: int | None = None

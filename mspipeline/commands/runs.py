@@ -142,10 +142,14 @@ def predict(
     memory_budget_mb: MemoryBudgetMb = 1024,
     skip_incomplete: SkipIncomplete = False,
     prefer: Prefer = None,
+    brain: Annotated[
+        str | None,
+        typer.Option(help="auto, mixed, mask or nonzero, in place of the recipe's of the training."),
+    ] = None,
 ) -> None:
     """Write lesion maps of scans. A BIDS derivative, each map on the grid of its scan."""
     from mspipeline.config import PredictJob, parse
-    from mspipeline.console import stdout
+    from mspipeline.display import print_derivative
     from mspipeline.runs import RunPaths, read_record
 
     document = {
@@ -160,8 +164,9 @@ def predict(
         "memory_budget_mb": memory_budget_mb,
         "skip_incomplete": skip_incomplete,
         "prefer": prefer or [],
+        "brain": brain,
     }
     job = parse(document, PredictJob, where="command line")
     name = read_record(RunPaths(run)).run_id
     run_job("predict", job)
-    stdout.print(f"lesion maps are in {output / f'mspipeline-{name}'}")
+    print_derivative(output / f"mspipeline-{name}")

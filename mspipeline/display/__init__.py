@@ -4,7 +4,7 @@ May import all that lies below the command line.
 """
 
 from mspipeline.display.campaigns import LiveStates, print_states
-from mspipeline.display.data import print_manifest
+from mspipeline.display.data import print_derivative, print_manifest
 from mspipeline.display.machine import print_findings
 from mspipeline.display.networks import print_certification, print_models, print_nodes
 from mspipeline.display.results import print_comparison, print_tables
@@ -16,6 +16,7 @@ __all__ = [
     "print_cases",
     "print_certification",
     "print_comparison",
+    "print_derivative",
     "print_findings",
     "print_json",
     "print_manifest",

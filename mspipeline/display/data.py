@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mspipeline.console import say_warning, stdout
+from mspipeline.files import read_json
+from mspipeline.preprocess.brain import counted
 from mspipeline.shards.manifest import Manifest
 
 CASES_SHOWN = 3
@@ -21,6 +23,8 @@ def print_manifest(manifest: Manifest, folder: Path) -> None:
         f"{'x'.join(map(str, manifest.image_shape))} ({', '.join(manifest.channels)}), "
         f"recipe {manifest.recipe_hash[:12]}"
     )
+    if sources := counted(manifest.brain_sources):
+        stdout.print(f"  brain: {sources}")
     for skipped in manifest.skipped:
         stdout.print(f"  left out {skipped.case}: {skipped.reason}")
     if manifest.others:
@@ -47,6 +51,13 @@ def _near(manifest: Manifest) -> list[str]:
     ]
     more = len(near) - CASES_SHOWN
     return near[:CASES_SHOWN] + ([f"and {more} more like these, see manifest.json"] if more > 0 else [])
+
+
+def print_derivative(folder: Path) -> None:
+    """Where the lesion maps are, and where the brains came from."""
+    description = read_json(folder / "dataset_description.json", what="description", remedy="predict again")
+    stdout.print(f"lesion maps are in {folder}")
+    stdout.print(f"  brain: {counted(description['BrainSources'])}")
 
 
 def _content(manifest: Manifest) -> str:

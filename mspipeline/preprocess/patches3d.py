@@ -13,6 +13,7 @@ from pydantic import PositiveInt, ValidationInfo, field_validator, model_validat
 from mspipeline.config import Strict
 from mspipeline.errors import DatasetError, VolumeError
 from mspipeline.files import sha256_data
+from mspipeline.preprocess.brain import BrainChoice, BrainOrigin, BrainSource, brain_origin
 from mspipeline.preprocess.intensity import Statistics, normalise, statistics
 from mspipeline.preprocess.lesion_counts import LesionCounts, count
 from mspipeline.preprocess.resample_onto import Steps, case_reader, require_reference
@@ -29,7 +30,7 @@ class PatchRecipe(Strict):
     modalities: the channels, in order. patch_size: voxels along each axis of a patch.
     spread: what an image is divided by once the mean of its brain is subtracted: the standard deviation of its
         "brain", or of the whole "volume", background included, as the Keras versions of nicMSlesions did.
-    brain: as in `slices2d`: the case's mask where there is one ("auto"), always ("mask"), or the non-zero voxels.
+    brain: as in `slices2d`, see `preprocess.brain`.
     zero_outside_brain: whether the background is 0 afterwards, or what normalising makes of 0 (nicMSlesions).
     candidates_of, candidates_above: a brain voxel is a candidate where this modality, normalised, is above this number.
     mask_threshold: as in `slices2d`. compression: inside the shards.
@@ -40,7 +41,7 @@ class PatchRecipe(Strict):
     modalities: tuple[str, ...] = ("FLAIR", "T1w", "T2w")
     patch_size: tuple[PositiveInt, PositiveInt, PositiveInt] = (11, 11, 11)
     spread: Literal["brain", "volume"] = "brain"
-    brain: Literal["auto", "mask", "nonzero"] = "auto"
+    brain: BrainChoice = "auto"
     zero_outside_brain: bool = True
     candidates_of: str = "FLAIR"
     candidates_above: float = 0.5
@@ -97,7 +98,7 @@ class PatchCase:
 
     brain: (X, Y, Z), the brain voxels of the modality that candidates are taken from. Whatever a scan holds outside its
     brain (a skull, where there is a mask) was taken for 0. lesions: (X, Y, Z), None where the case has no lesion mask.
-    brain_source: "mask" or "nonzero". intensity: modality -> statistics of the brain before normalising.
+    brain_origin: where the brain comes from. intensity: modality -> statistics of the brain before normalising.
     counts: of the lesions, as drawn and on the scan's grid; None where there is no lesion mask.
     """
 
@@ -106,9 +107,13 @@ class PatchCase:
     brain: BoolArray
     lesions: BoolArray | None
     grid: ScanGrid
-    brain_source: Literal["mask", "nonzero"]
+    brain_origin: BrainOrigin
     intensity: Mapping[str, Statistics]
     counts: LesionCounts | None = None
+
+    @property
+    def brain_source(self) -> BrainSource:
+        return self.brain_origin.source
 
 
 def apply_files(
@@ -170,7 +175,7 @@ def apply_files(
         inside,
         None if truth is None else truth.data,
         grid,
-        "nonzero" if mask is None else "mask",
+        brain_origin("nonzero" if mask is None else "mask", inside, None if truth is None else truth.data),
         intensity,
         lesion_counts,
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mspipeline.preprocess.brain import BrainOrigin, BrainSource
 from mspipeline.preprocess.intensity import Statistics
 from mspipeline.preprocess.lesion_counts import LesionCounts
 from mspipeline.preprocess.spatial import resample, to_slices
@@ -45,7 +46,7 @@ class PreparedCase:
     scans: modality -> (X, Y, Z) float32, normalised. lesions: (X, Y, Z) bool or None; both on `grid`'s canonical axes.
     slice_index: (S,) int32, places of the slices on the resampled volume's slice axis.
     volume_shape: (X, Y, Z) of the resampled volume.
-    brain_source: "mask" or "nonzero". intensity: modality -> statistics of the brain before normalising.
+    brain_origin: where the brain comes from. intensity: modality -> statistics of the brain before normalising.
     counts: of the lesions, as drawn, on the scan's grid and in the slices; None where there is no lesion mask.
     """
 
@@ -54,9 +55,13 @@ class PreparedCase:
     lesions: BoolArray | None
     grid: ScanGrid
     slice_index: npt.NDArray[np.int32]
-    brain_source: Literal["mask", "nonzero"]
+    brain_origin: BrainOrigin
     intensity: Mapping[str, Statistics]
     counts: LesionCounts | None = None
+
+    @property
+    def brain_source(self) -> BrainSource:
+        return self.brain_origin.source
 
     @property
     def volume_shape(self) -> tuple[int, int, int]:

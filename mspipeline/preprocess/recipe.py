@@ -17,6 +17,7 @@ from pydantic import ConfigDict, PositiveInt, ValidationInfo, field_validator
 from mspipeline.config import Strict, nearest, parse, read_config
 from mspipeline.errors import ConfigError, DatasetError
 from mspipeline.files import sha256_data
+from mspipeline.preprocess.brain import BrainChoice, brain_origin
 from mspipeline.preprocess.intensity import Statistics, normalise, statistics
 from mspipeline.preprocess.lesion_counts import Placing
 from mspipeline.preprocess.patches3d import PatchRecipe
@@ -40,7 +41,7 @@ class Recipe(Strict):
     mask_order: Order = 0
     axis: Literal[0, 1, 2] = 2
     normalisation: Literal["zscore", "none"] = "zscore"
-    brain: Literal["auto", "mask", "nonzero"] = "auto"
+    brain: BrainChoice = "auto"
     zero_outside_brain: bool = True
     drop_slices_without_brain: bool = False
     mask_threshold: float | None = None
@@ -153,13 +154,16 @@ def apply(
     counts = None
     if lesions is not None:
         counts = slice_counts(lesions.data, grid, recipe, slice_index, placing=placing)
+    brain_voxels = brain.data if use_mask and brain is not None else scans[reference].data != 0
     return PreparedCase(
         recipe=recipe,
         scans=prepared,
         lesions=None if lesions is None else lesions.data,
         grid=grid,
         slice_index=slice_index,
-        brain_source="mask" if use_mask else "nonzero",
+        brain_origin=brain_origin(
+            "mask" if use_mask else "nonzero", brain_voxels, None if lesions is None else lesions.data
+        ),
         intensity=intensity,
         counts=counts,
     )

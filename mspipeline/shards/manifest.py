@@ -8,6 +8,7 @@ SHARDS/
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from mspipeline.config import Strict, parse
 from mspipeline.datasets.split import Split, Subset
 from mspipeline.errors import ConfigError, DataError, ShardError
 from mspipeline.files import read_json, sha256_file, write_json
+from mspipeline.preprocess.brain import BrainOrigin
 from mspipeline.preprocess.lesion_counts import LesionCounts
 
 SCHEMA_VERSION = 1
@@ -28,6 +30,7 @@ class ShardEntry(Strict):
     """One shard, whatever it holds. file: relative to the shards folder. sha256, bytes: of that file.
 
     counts: of the lesions in its mask file and on the way to what is stored; None in shards from before it was counted.
+    brain: where the case's brain comes from; None of shards of earlier versions.
     """
 
     case: str
@@ -35,6 +38,7 @@ class ShardEntry(Strict):
     sha256: str
     bytes: int
     counts: LesionCounts | None = None
+    brain: BrainOrigin | None = None
 
 
 class CaseEntry(ShardEntry):
@@ -127,6 +131,11 @@ class Manifest(Strict):
     def image_shape(self) -> tuple[int, ...]:
         """(H, W, C) of a slice or (x, y, z, C) of a patch, the same for every case: the recipe sets it."""
         return self.cases[0].image_shape
+
+    @property
+    def brain_sources(self) -> dict[str, int]:
+        """How many cases have their brain from which source, "mask" or "nonzero"; without those of earlier versions."""
+        return dict(Counter(entry.brain.source for entry in self.cases if entry.brain is not None))
 
     @property
     def slices(self) -> tuple[CaseEntry, ...]:

@@ -78,7 +78,7 @@ def write_patch_shard(shards: Path, case: str, prepared: PatchCase, sources: Map
         write_origin(file, case, recipe.hash, sources, prepared.grid)
         file.attrs["kind"] = recipe.kind
         file.attrs["patch_size"] = np.array(recipe.patch_size, np.int64)
-        write_intensity(file, prepared.brain_source, prepared.intensity)
+        write_intensity(file, prepared.brain_origin, prepared.intensity)
         write_counts(file, prepared.counts)
         stored = store(shards, case, file)
     _say_what_training_leaves_out(case, voxels)

@@ -4,8 +4,8 @@
     mask          (S, H, W) uint8, one chunk a slice
     slice_index   (S,) int32, places on the resampled volume's slice axis
     scan_mask     (X, Y, Z) uint8, the truth on the scan's own canonical grid
-    attributes    schema_version, case, recipe_hash, sources, scan_grid, volume_shape, brain_source, intensity,
-                  lesion_voxels, lesion_slices, lesion_counts
+    attributes    schema_version, case, recipe_hash, sources, scan_grid, volume_shape, brain_source, brain_origin,
+                  intensity, lesion_voxels, lesion_slices, lesion_counts
 
 Every chunk carries a checksum (fletcher32): a damaged one is noticed when it is read.
 """
@@ -24,6 +24,7 @@ import numpy as np
 from mspipeline import hdf5
 from mspipeline.errors import ShapeError, ShardError
 from mspipeline.files import sha256_file, write_bytes
+from mspipeline.preprocess.brain import BrainOrigin
 from mspipeline.preprocess.intensity import Statistics
 from mspipeline.preprocess.lesion_counts import LesionCounts
 from mspipeline.preprocess.prepared import PreparedCase
@@ -85,7 +86,7 @@ def write_shard(
         file.create_dataset("scan_mask", data=truth, chunks=(1, *truth.shape[1:]), **options)
         write_origin(file, case, prepared.recipe.hash, sources, prepared.grid)
         file.attrs["volume_shape"] = np.array(prepared.volume_shape, np.int64)
-        write_intensity(file, prepared.brain_source, prepared.intensity)
+        write_intensity(file, prepared.brain_origin, prepared.intensity)
         write_counts(file, prepared.counts)
         file.attrs["lesion_voxels"] = lesion_voxels
         file.attrs["lesion_slices"] = lesion_slices
@@ -118,9 +119,10 @@ def write_origin(file: Any, case: str, recipe_hash: str, sources: Mapping[str, S
     file.attrs["scan_grid"] = _json(grid.to_json())
 
 
-def write_intensity(file: Any, brain_source: str, intensity: Mapping[str, Statistics]) -> None:
+def write_intensity(file: Any, brain: BrainOrigin, intensity: Mapping[str, Statistics]) -> None:
     """What the brain was taken from, and its mean and spread in each modality before normalising."""
-    file.attrs["brain_source"] = brain_source
+    file.attrs["brain_source"] = brain.source
+    file.attrs["brain_origin"] = _json(brain.model_dump(mode="json"))
     file.attrs["intensity"] = _json({name: asdict(stats) for name, stats in intensity.items()})
 
 
@@ -141,7 +143,14 @@ def store(shards: Path, case: str, file: Any) -> ShardEntry:
         file=path.relative_to(shards).as_posix(),
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
+        brain=_brain(file),
     )
+
+
+def _brain(file: Any) -> BrainOrigin | None:
+    """Where a shard's brain comes from; None in one of an earlier version."""
+    stored = file.attrs.get("brain_origin")
+    return None if stored is None else BrainOrigin.model_validate_json(stored)
 
 
 def read_entry(shards: Path, case: str) -> tuple[CaseEntry | PatchEntry, str, dict[str, Source]]:
@@ -161,6 +170,7 @@ def read_entry(shards: Path, case: str) -> tuple[CaseEntry | PatchEntry, str, di
                 sha256=sha256_file(path),
                 bytes=path.stat().st_size,
                 counts=LesionCounts(**json.loads(counts)) if (counts := file.attrs.get("lesion_counts")) else None,
+                brain=_brain(file),
             )
             entry = _of_patches(file, stored) if "kind" in file.attrs else _of_slices(file, stored)
             sources = {name: Source(**source) for name, source in json.loads(file.attrs["sources"]).items()}

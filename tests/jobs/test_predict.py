@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,18 @@ from mspipeline.telemetry.schema import Identity
 pytestmark = pytest.mark.usefixtures("backend_needed")
 
 
-def maps(run_folder: Path, dataset: Path, output: Path, *, stop: Any = lambda: None, **keys: Any) -> list[Prediction]:
+def maps(
+    run_folder: Path,
+    dataset: Path,
+    output: Path,
+    *,
+    stop: Any = lambda: None,
+    warn: Callable[[str], None] = print,
+    **keys: Any,
+) -> list[Prediction]:
     job = PredictJob(run_folder=run_folder, dataset=dataset, output=output, threads=2, **keys)
     with EventWriter(None, Identity("")) as events:
-        return predict(job, events=events, stop=stop)
+        return predict(job, events=events, stop=stop, warn=warn)
 
 
 @pytest.fixture
@@ -161,6 +170,34 @@ def test_the_derivative_says_what_made_it_from_what(run_folder: Path, scans: Pat
     assert said["SourceDatasets"] == [{"URL": scans.as_uri()}]
 
 
+def test_brains_from_elsewhere_than_in_training_are_warned_of_and_recorded(
+    run_folder: Path, scans: Path, small_dataset: Path, tmp_path: Path
+) -> None:
+    assert read_record(RunPaths(run_folder)).brain_sources == {"mask": 4}  # a phantom has masks
+    warned: list[str] = []
+    (first, *_) = maps(run_folder, scans, tmp_path / "out", warn=warned.append)
+    assert warned[0].startswith(
+        "the brain of 3 of 3 cases (sub-01, sub-02_ses-01, sub-03_ses-02) comes from the voxels that are not 0, in "
+        "training from mask files: maps of scans that are not skull-stripped are wrong then; add derivatives/*/"
+    )
+    described = json.loads((first.mask.parents[2] / "dataset_description.json").read_text())
+    assert (described["BrainSources"], described["BrainSourcesInTraining"]) == ({"nonzero": 3}, {"mask": 4})
+    for kind in ("mask", "probseg"):
+        sidecar = json.loads((first.mask.parent / f"sub-01_label-lesion_{kind}.json").read_text())
+        assert (sidecar["Type"], sidecar["BrainSource"]) == ("Lesion", "nonzero")
+        assert sidecar["Sources"] == ["bids:scans:sub-01/anat/sub-01_FLAIR.nii.gz"]
+
+    with pytest.raises(DatasetError, match=r"3 of 3 cases have no brain mask .*--brain nonzero"):
+        maps(run_folder, scans, tmp_path / "refused", brain="mask")
+    assert not (tmp_path / "refused").exists()
+
+    warned.clear()
+    (first, *_) = maps(run_folder, small_dataset, tmp_path / "masks", warn=warned.append)
+    sidecar = json.loads((first.mask.parent / "sub-01_label-lesion_mask.json").read_text())
+    assert (warned, sidecar["BrainSource"]) == ([], "mask")
+    assert sidecar["Sources"][-1] == "bids:scans:derivatives/brain/sub-01/anat/sub-01_desc-brain_mask.nii.gz"
+
+
 def test_one_run_and_one_scan_give_one_file_byte_by_byte(run_folder: Path, scans: Path, tmp_path: Path) -> None:
     first, second = (maps(run_folder, scans, tmp_path / name) for name in ("first", "second"))
     assert len(first) == 3
@@ -196,8 +233,7 @@ def test_a_scan_that_cannot_be_read_is_named_and_leaves_whole_maps(
         maps(run_folder, scans, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()} == {
         "dataset_description.json",
-        "sub-01_label-lesion_mask.nii.gz",
-        "sub-01_label-lesion_probseg.nii.gz",
+        *(f"sub-01_label-lesion_{kind}.{ending}" for kind in ("mask", "probseg") for ending in ("nii.gz", "json")),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -336,6 +337,81 @@ def test_ctrl_c_leaves_whole_shards_and_the_next_prepare_makes_the_others(datase
     fresh = output.with_name("fresh")
     run(dataset, fresh, {"size": (96, 96, 96)})
     assert sha256_file(fresh / "manifest.json") == sha256_file(output / "manifest.json")
+
+
+def brain_mask(dataset: Path, subject: str) -> Path:
+    return dataset / "derivatives/brain" / subject / "anat" / f"{subject}_desc-brain_mask.nii.gz"
+
+
+def test_the_manifest_says_where_each_brain_comes_from_kept_shards_included(dataset: Path, output: Path) -> None:
+    inside = np.zeros(SHAPE, np.uint8)
+    inside[4:12, 4:14, 3:11] = 1  # 8 x 10 x 8 of 16 x 18 x 14 voxels, all lesions in it
+    for subject in ("sub-01", "sub-02", "sub-03"):
+        save(brain_mask(dataset, subject), inside)
+    first = run(dataset, output)
+    for entry in first.cases:
+        assert entry.brain is not None
+        assert (entry.brain.source, entry.brain.lesions_outside) == ("mask", 0.0)
+        assert entry.brain.share == pytest.approx(640 / 4032)
+    assert (first.brain_sources, first.warnings) == ({"mask": 3}, ())
+    (output / "manifest.json").unlink()
+    assert run(dataset, output).cases == first.cases
+
+
+def test_brains_of_two_sources_are_refused_unless_asked_for(dataset: Path, output: Path, tmp_path: Path) -> None:
+    save(brain_mask(dataset, "sub-02"), (brain(2) != 0).astype(np.uint8))
+    with pytest.raises(DatasetError, match=r"2 of 3 cases have no brain mask \(sub-01, sub-03\).*--set brain=mixed"):
+        run(dataset, output)
+    assert not output.exists()
+    assert run(dataset, output, {"brain": "mixed"}).brain_sources == {"nonzero": 2, "mask": 1}
+    assert run(dataset, tmp_path / "nonzero", {"brain": "nonzero"}).brain_sources == {"nonzero": 3}
+
+
+def test_a_background_that_is_not_0_is_refused_and_taken_where_asked_for(dataset: Path, output: Path) -> None:
+    for number in (1, 2, 3):
+        save(flair(dataset, f"sub-{number:02d}"), np.where(brain(number) == 0, np.float32(-1), brain(number)))
+    with pytest.raises(VolumeError, match=r"sub-01: .*sub-01_FLAIR\.nii\.gz: 100% of the voxels are not 0"):
+        run(dataset, output)
+    manifest = run(dataset, output, {"brain": "nonzero"})
+    (warning,) = manifest.warnings
+    assert warning.startswith("the brain of sub-01, sub-02, sub-03, taken from the voxels that are not 0, fills more")
+
+
+def test_an_inverted_brain_mask_is_doubted(dataset: Path, output: Path) -> None:
+    for number in (1, 2, 3):
+        save(brain_mask(dataset, f"sub-{number:02d}"), (brain(number) == 0).astype(np.uint8))
+        save(flair(dataset, f"sub-{number:02d}"), np.random.default_rng(number).normal(9, 1, SHAPE).astype(np.float32))
+    assert any("lacks more than 10% of the lesion voxels" in warning for warning in run(dataset, output).warnings)
+
+
+def test_one_scan_under_two_subjects_is_named(dataset: Path, output: Path) -> None:
+    shutil.copy(flair(dataset, "sub-01"), flair(dataset, "sub-03"))
+    (warning,) = run(dataset, output).warnings
+    assert warning == "one scan, byte by byte, under several subjects: sub-01 = sub-03; keep one of them"
+
+
+def test_a_subject_in_latin1_bytes_is_prepared_under_a_name_that_tables_can_have(dataset: Path, output: Path) -> None:
+    latin = os.fsdecode(b"sub-M\xfcller")
+    save(flair(dataset, latin), brain(4))
+    save(mask(dataset, latin), lesions())
+    manifest = run(dataset, output)
+    assert "sub-M%FCller" in [entry.case for entry in manifest.cases]
+    assert load_manifest(output) == manifest
+    assert (output / "cases/sub-M%FCller.h5").exists()
+    assert run(dataset, output) == manifest
+
+
+def test_a_dataset_that_is_a_link_on_a_read_only_place_is_prepared(dataset: Path, output: Path, tmp_path: Path) -> None:
+    kept = run(dataset, tmp_path / "kept")
+    link = tmp_path / "link"
+    link.symlink_to(dataset)
+    for path in (dataset, *dataset.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert run(link, output).dataset_hash == kept.dataset_hash
+    finally:
+        for path in (dataset, *dataset.rglob("*")):
+            path.chmod(0o755)
 
 
 def test_a_phantom_is_prepared_with_its_brain_masks(small_dataset: Path, output: Path) -> None:

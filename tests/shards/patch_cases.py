@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.patches.sampling import PatchSelection, first_stage
+from mspipeline.preprocess.brain import BrainOrigin
 from mspipeline.preprocess.intensity import Statistics
 from mspipeline.preprocess.patches3d import PatchCase, PatchRecipe
 from mspipeline.shards.manifest import PatchEntry
@@ -39,7 +40,8 @@ def prepared(k: int = 0, *, lesions: bool = True, **keys: Any) -> PatchCase:
     own = np.arange(1, 1 + flair.size, dtype=np.float32).reshape(SHAPE) + 1000 * k
     image = np.stack([flair, own], axis=-1)
     intensity = {"FLAIR": Statistics(10.0, 2.0), "T1w": Statistics(20.0, 3.0)}
-    return PatchCase(recipe, image, np.ones(SHAPE, bool), truth, GRID, "mask", intensity)
+    brain = BrainOrigin(source="mask", share=1.0, border=1.0)
+    return PatchCase(recipe, image, np.ones(SHAPE, bool), truth, GRID, brain, intensity)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def test_a_manifest_of_patches_is_read_as_one(patch_shards: Path) -> None:
 def test_entries_of_slices_say_no_kind_as_before_there_were_patches(shards: Path) -> None:
     (first, *_) = read_json(shards / "manifest.json", what="", remedy="")["cases"]
     assert list(first) == [
-        *("case", "file", "sha256", "bytes", "counts", "slices"),
+        *("case", "file", "sha256", "bytes", "counts", "brain", "slices"),
         *("image_shape", "lesion_voxels", "lesion_slices"),
     ]
     assert load_manifest(shards).kind == "slices2d"
