@@ -16,8 +16,7 @@ from mspipeline.config import PredictJob
 from mspipeline.datasets.bids import PREDICTED
 from mspipeline.datasets.case import Case
 from mspipeline.datasets.layouts import find_cases
-from mspipeline.datasets.listing import shown
-from mspipeline.errors import DatasetError
+from mspipeline.errors import DatasetError, shown
 from mspipeline.files import write_json
 from mspipeline.inference.postprocess import LesionMap, lesion_mask
 from mspipeline.inference.trained import TrainedCascade, TrainedRun, load_any

@@ -16,9 +16,8 @@ from typing import Any
 
 from mspipeline.config import PrepareJob
 from mspipeline.datasets.layouts import Found, find_cases
-from mspipeline.datasets.listing import shown
 from mspipeline.datasets.split import make_split
-from mspipeline.errors import DatasetError, Interrupted, Preempted
+from mspipeline.errors import DatasetError, Interrupted, Preempted, shown
 from mspipeline.files import sha256_data
 from mspipeline.jobs.prepare_case import (
     AnyRecipe,

@@ -24,8 +24,16 @@ The message of each is one line: what, where, what was expected, what to do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 STOPPED = "stopped by Ctrl-C; what was written is whole; run the same command again to continue"
 """The line of a Ctrl-C that came where nothing better is known."""
+
+
+def shown(paths: Sequence[str], count: int = 3) -> str:
+    """The first few names of a list and how many more there are, for a line that people read."""
+    names = ", ".join(paths[:count])
+    return f"{names} and {len(paths) - count} more" if len(paths) > count else names
 
 
 class SuiteError(Exception):

@@ -10,10 +10,10 @@ from typing import Literal
 
 from mspipeline.datasets.bids import LESIONS, bids_name, is_bids, read_bids
 from mspipeline.datasets.case import Candidate, Case, Layout, Wanted
-from mspipeline.datasets.listing import children, obstacle, printable, shown
+from mspipeline.datasets.listing import children, obstacle, printable
 from mspipeline.datasets.open_ms import patients, read_open_ms
 from mspipeline.datasets.open_ms_raw import CHANGED, raw_patients, read_open_ms_raw
-from mspipeline.errors import DatasetError
+from mspipeline.errors import DatasetError, shown
 
 LayoutName = Literal["bids", "open-ms", "open-ms-raw"]
 Masks = Literal["required", "optional"]

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from mspipeline.errors import DatasetError
@@ -117,12 +117,6 @@ def printable(name: str) -> str:
 def printable_path(path: Path) -> str:
     """A path as JSON has it, its parts as `printable` writes them."""
     return "/".join(printable(part) for part in path.parts)
-
-
-def shown(paths: Sequence[str], count: int = 3) -> str:
-    """The first few of a list, and how many more there are."""
-    names = ", ".join(paths[:count])
-    return f"{names} and {len(paths) - count} more" if len(paths) > count else names
 
 
 def _cannot_be_entered(error: OSError) -> str:

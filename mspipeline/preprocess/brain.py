@@ -14,8 +14,7 @@ from typing import Literal
 import numpy as np
 
 from mspipeline.config import Strict
-from mspipeline.datasets.listing import shown
-from mspipeline.errors import VolumeError
+from mspipeline.errors import VolumeError, shown
 from mspipeline.volume import BoolArray
 
 BrainChoice = Literal["auto", "mixed", "mask", "nonzero"]
