@@ -237,6 +237,14 @@ def read_record(paths: RunPaths) -> RunRecord:
         raise RunFolderError(str(error)) from error
 
 
+def ended_path(campaign_folder: Path) -> Path:
+    """The list of a campaign's cells that are over though their `run.json` says `running`: they were killed.
+
+    {"cells": {cell: {"status": "failed" or "interrupted", "restart_count": of the attempt it is about}}}
+    """
+    return campaign_folder / "gaps" / "ended.json"
+
+
 class PreparedData(Protocol):
     """What tells one set of shards from another; a manifest is one."""
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from mspipeline.collect.merge import phase_seconds, phases_at
 from mspipeline.errors import DataError, Interrupted, Preempted, TableError
 from mspipeline.files import read_json, whole_file
-from mspipeline.runs import RunPaths, RunRecord, TelemetryPaths, read_record, read_rows
+from mspipeline.runs import RunPaths, RunRecord, TelemetryPaths, ended_path, read_record, read_rows
 from mspipeline.telemetry.schema import CASES, EPOCHS, EVENTS, LESIONS, RUNS, SAMPLES, SAMPLES_STREAM
 from mspipeline.telemetry.shard import ended, read_stream
 
@@ -204,7 +204,7 @@ def _run_row(record: RunRecord, epochs: pa.Table, attempts: list[_Attempt], wher
     return {
         **from_source,
         **from_record,
-        "status": _status(record, attempts),
+        "status": _status(record, attempts, _ended(record, where.parent)),
         "model_arguments": json.dumps(record.model_arguments, sort_keys=True),
         "certificates": json.dumps([note.model_dump(mode="json") for note in record.certificates]),
         "started_utc": _time(record.started_utc, where),
@@ -217,8 +217,23 @@ def _run_row(record: RunRecord, epochs: pa.Table, attempts: list[_Attempt], wher
     }
 
 
-def _status(record: RunRecord, attempts: list[_Attempt]) -> str:
-    """The record's own word, but a training that died without writing it is not running any more."""
+def _ended(record: RunRecord, folder: Path) -> str | None:
+    """What the campaign found out about a cell that was killed, if it is about this attempt; None where it did not."""
+    path = ended_path(folder.parent.parent)
+    if record.status != "running" or not path.exists():
+        return None
+    cells = read_json(path, what="list of ended cells", remedy="remove it and collect again")["cells"]
+    found = cells.get(folder.name, {})
+    return str(found["status"]) if found.get("restart_count") == record.restart_count else None
+
+
+def _status(record: RunRecord, attempts: list[_Attempt], ended: str | None) -> str:
+    """The record's own word, but a training that died without writing it is not running any more.
+
+    ended: what its campaign says of that, which has asked the scheduler; without one, the word of its supervisor.
+    """
+    if ended is not None:
+        return ended
     codes = [attempt.exit_code for attempt in attempts if attempt.job == "train"]
     if record.status != "running" or not codes or not codes[-1]:
         return record.status

@@ -10,15 +10,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mspipeline.errors import ShapeError, SuiteError
-from mspipeline.files import read_json
+from mspipeline.errors import RunFolderError, ShapeError, SuiteError
+from mspipeline.files import read_json, write_json
 from mspipeline.models.catalogue import build, entry
 from mspipeline.network.cost import cost
 from mspipeline.preprocess.recipe import load_recipe
-from mspipeline.runs import RunPaths, RunRecord, config_hash, run_id, write_record
+from mspipeline.runs import RunPaths, RunRecord, config_hash, ended_path, read_record, run_id, write_record
 from mspipeline.slurm.campaigns.campaign import Campaign
 from mspipeline.slurm.campaigns.plan import image_shape_of
 from mspipeline.slurm.campaigns.progress import CellState
@@ -43,21 +44,31 @@ class _Data:
 def write_gaps(campaign: Campaign) -> list[str]:
     """Write `run.json` for each cell that is over and has none; their ids.
 
-    So it is with a cell of which nobody can tell whether it has begun, because SLURM does not answer. Call it on the
-    host: an image has no squeue.
+    So it is with a cell of which nobody can tell whether it has begun, because SLURM does not answer. The `run.json` of
+    a killed training says `running` for ever: such cells that are over are listed in CAMPAIGN/gaps/ended.json.
+    Call it on the host: an image has no squeue.
     """
     found = []
+    ended: dict[str, dict[str, object]] = {}
     data, recipe = _data(campaign)
     silent = campaign.record.site.executor == "slurm" and not QUEUE.answers()
     for cell, state in zip(campaign.cells, campaign.state(), strict=True):
         unknown = silent and state.state == "running"
         over = state.state in ("failed", "interrupted") or unknown
-        if not over or RunPaths(cell.train.run_folder).record.exists():
+        if not over:
+            continue
+        if RunPaths(cell.train.run_folder).record.exists():
+            with suppress(RunFolderError):  # `collect` names it
+                began = read_record(RunPaths(cell.train.run_folder))
+                if began.status == "running" and not unknown:
+                    ended[cell.id] = {"status": state.state, "restart_count": began.restart_count}
             continue
         problem = f"unknown: {SILENT}" if unknown else f"never began: {state.message}"
         record = _record(campaign, cell, state, data, recipe, problem)
         write_record(RunPaths(campaign.folder / "gaps" / cell.id), record)
         found.append(cell.id)
+    if ended or ended_path(campaign.folder).exists():
+        write_json(ended_path(campaign.folder), {"schema_version": 1, "cells": ended})
     return found
 
 

@@ -127,7 +127,5 @@ def find_cell(cells: Sequence[Cell], word: str, campaign_folder: Path) -> Cell:
 
 def _title(record: AttemptRecord) -> str:
     how = "" if record.exit_code is None else f", ended with code {record.exit_code}"
-    where = record.node or record.host
-    return (
-        f"attempt {record.attempt} on {where}, job {record.job_id}, begun {record.started_utc[:19]}{how}: {record.log}"
-    )
+    where, begun_at = record.node or record.host, f"{record.started_utc[:19]} UTC"
+    return f"attempt {record.attempt} on {where}, job {record.job_id}, begun {begun_at}{how}: {record.log}"

@@ -38,6 +38,7 @@ from mspipeline.slurm.checks.cluster_facts import minutes
 from mspipeline.slurm.inside.attempt import AttemptRecord, read_attempt, run_commands, utc_now
 from mspipeline.slurm.inside.element import Work, run_element
 from mspipeline.slurm.inside.node import Surroundings
+from mspipeline.slurm.program_environment import program_environment
 from mspipeline.slurm.site import Site
 from mspipeline.slurm.srun import outside_of_jobs
 from mspipeline.slurm.submission import queue
@@ -195,10 +196,14 @@ def _outside_of_jobs() -> Iterator[None]:
 def _time_of(partition_name: str) -> int:
     """The minutes that a partition gives a job that names none; 0, which is no limit, where it has none.
 
-    submitit cannot leave the limit open: it would ask for 5 minutes.
+    submitit cannot leave the limit open: it would ask for 5 minutes. Raises RuntimeError where SLURM does not answer.
     """
     asked = ["scontrol", "show", "partition", "--oneliner", partition_name]
-    shown = subprocess.run(asked, capture_output=True, text=True, check=False)
+    shown = subprocess.run(
+        asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=program_environment()
+    )
+    if shown.returncode and "Unable to contact" in shown.stderr:
+        raise RuntimeError(shown.stderr)
     fields = dict(word.partition("=")[::2] for word in shown.stdout.split())
     default = fields.get("DefaultTime", "NONE")
     return minutes(fields.get("MaxTime", "UNLIMITED") if default == "NONE" else default) or 0

@@ -60,7 +60,7 @@ def test_attempts_of_one_job_share_a_log_and_another_job_has_its_own(cell, tmp_p
     assert told(LogReader(cell), last=False) == lines[:-1]
     assert told(LogReader(cell, attempt=1)) == lines[1:3]
     titles = [part.title for part in parts(cell.train.run_folder)]
-    assert titles[1] == f"attempt 1 on c1, job 7, begun 2030-01-01T11:00:00, ended with code 75: {shared}"
+    assert titles[1] == f"attempt 1 on c1, job 7, begun 2030-01-01T11:00:00 UTC, ended with code 75: {shared}"
 
 
 def test_a_line_is_read_once_whichever_attempt_turns_out_to_have_written_it(cell, tmp_path):

@@ -6,10 +6,12 @@ import signal
 
 import pytest
 
+from mspipeline.collect.tables import collect
 from mspipeline.display.campaigns import word_of
 from mspipeline.errors import ConfigError
 from mspipeline.slurm.campaigns.campaign import Campaign
 from mspipeline.slurm.campaigns.ending import Allowance, NoAnswer, ending_of
+from mspipeline.slurm.campaigns.gaps import write_gaps
 from mspipeline.slurm.inside.attempt import newest_state, read_attempt
 from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.submission.queue import QUEUE, SILENT, Queue, end_of
@@ -101,6 +103,25 @@ def test_a_cell_of_which_everything_was_killed_is_interrupted(cell):
     wait_for(lambda: cell.in_the_queue() == "", 60)
     assert cell.state()[0] == "interrupted"
     assert cell.state()[1].startswith("its job ended without a word")
+
+
+def test_a_killed_cell_does_not_run_for_ever_in_the_tables(cell, tmp_path):
+    """Its run.json says `running`: it could not write another word."""
+    manifest = cell.campaign.record.shards / "manifest.json"
+    recipe = {"recipe": {"size": [32, 32, 16]}}
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **recipe}))
+
+    def status():
+        assert write_gaps(cell.campaign) == []
+        (row,) = collect(cell.campaign.folder, tmp_path / "tables").tables["runs"].to_pylist()
+        return row["status"]
+
+    assert status() == "running"
+    cell.kill()
+    wait_for(lambda: cell.in_the_queue() == "", 60)
+    assert status() == "interrupted"
+    cell.campaign.run(commands=cell_commands(), poll_s=0.1)
+    assert status() == "complete"
 
 
 def test_a_job_that_is_put_back_after_its_cell_was_killed_waits(cluster, cell):
