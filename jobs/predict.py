@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -150,7 +151,7 @@ def _sidecar(job: PredictJob, trained: TrainedRun | TrainedCascade, case: Case, 
         used.append(case.brain_mask)
     return {
         "Type": "Lesion",
-        "Sources": [f"bids:scans:{quote(path.relative_to(job.dataset).as_posix())}" for path in used],
+        "Sources": [f"bids:scans:{quote(os.fsencode(path.relative_to(job.dataset)))}" for path in used],
         "BrainSource": origin.source,
         "BrainShareOfVolume": round(origin.share, 6),
         "BrainDoubts": list(origin.doubts),

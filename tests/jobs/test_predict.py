@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -196,6 +197,19 @@ def test_brains_from_elsewhere_than_in_training_are_warned_of_and_recorded(
     sidecar = json.loads((first.mask.parent / "sub-01_label-lesion_mask.json").read_text())
     assert (warned, sidecar["BrainSource"]) == ([], "mask")
     assert sidecar["Sources"][-1] == "bids:scans:derivatives/brain/sub-01/anat/sub-01_desc-brain_mask.nii.gz"
+
+
+def test_a_subject_in_latin1_bytes_gets_its_maps_under_a_name_that_is_text(
+    run_folder: Path, scans: Path, tmp_path: Path
+) -> None:
+    latin = os.fsdecode(b"sub-M\xfcller")
+    (scans / "sub-01/anat/sub-01_FLAIR.nii.gz").rename(scans / f"sub-01/anat/{latin}_FLAIR.nii.gz")
+    (scans / "sub-01").rename(scans / latin)
+    done = maps(run_folder, scans, tmp_path / "out")
+    (written,) = (each for each in done if each.case == "sub-M%FCller")
+    assert written.mask.name == "sub-M%FCller_label-lesion_mask.nii.gz"
+    sidecar = json.loads(written.mask.with_name("sub-M%FCller_label-lesion_mask.json").read_text(encoding="utf-8"))
+    assert sidecar["Sources"] == ["bids:scans:sub-M%FCller/anat/sub-M%FCller_FLAIR.nii.gz"]
 
 
 def test_one_run_and_one_scan_give_one_file_byte_by_byte(run_folder: Path, scans: Path, tmp_path: Path) -> None:
