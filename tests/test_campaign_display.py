@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mspipeline.display.campaigns import LiveStates, campaign_eta_s, print_states, screen, summary, word_of
+from mspipeline.display.campaigns import LiveStates, campaign_eta_s, line_of, print_states, screen, summary, word_of
 from mspipeline.slurm.campaigns.progress import CellState
 
 
@@ -82,6 +82,19 @@ def test_a_narrow_terminal_cuts_names_and_keeps_numbers() -> None:
     (row,) = [line for line in shown([state], lines=24, columns=80)[:-1] if "interrupted" in line]
     assert len(row) <= 80
     assert row.split()[1:] == ["interrupted", "-", "3/10", "0.500", "-", "-", "0"]
+
+
+def test_a_training_that_collapses_is_told_once_and_named_in_its_row() -> None:
+    written = io.StringIO()
+    words = "collapsed: predicts nothing since epoch 4"
+    live = LiveStates(Console(file=written, width=300, soft_wrap=True, highlight=False))
+    with live:
+        for warning in ("", words, words, "", words):
+            live([cell("a", "running", "training", epoch=6, warning=warning)])
+    assert [line for line in written.getvalue().splitlines() if "warning" in line] == [f"warning: a: {words}"] * 2
+    lines = shown([cell("a", "running", "training", warning=words)], lines=24, columns=160)
+    assert any(words in line for line in lines), lines
+    assert line_of(cell("a", "done", "", warning=words)).endswith(f"; {words}")
 
 
 def test_without_a_terminal_a_cell_has_a_line_for_each_change_of_its_state_and_none_for_an_epoch() -> None:

@@ -98,6 +98,7 @@ class LiveStates:
         self._only = only
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._said: dict[str, str] = {}
+        self._warned: dict[str, str] = {}
 
     def __enter__(self) -> LiveStates:
         if self._live is not None:
@@ -111,6 +112,10 @@ class LiveStates:
             self._live.stop()
 
     def __call__(self, states: list[CellState]) -> None:
+        for state in states:
+            if state.warning and state.warning != self._warned.get(state.id):
+                self._console.print(Text(f"warning: {state.id}: {state.warning}"), soft_wrap=True)
+            self._warned[state.id] = state.warning
         if self._live is not None:
             self._live.update(screen(states, self._only, self._console), refresh=True)
             return
@@ -128,6 +133,8 @@ def line_of(state: CellState) -> str:
         f"{state.id}: {word_of(state)}{where}, epoch {state.epoch}/{state.epochs}, Dice {show(state.train_dice)} "
         f"train, {show(state.validation_dice)} validation"
     )
+    if state.warning:
+        line += f"; {state.warning}"
     if state.state in ("failed", "interrupted", "absent") and state.message:
         line += f"; {' '.join(state.message.split())}"
     return line
@@ -167,9 +174,14 @@ def _table(states: Sequence[CellState], width: int) -> Table:
             show(state.validation_dice),
             "-" if state.eta_s is None else _duration(state.eta_s),
             str(state.restarts),
-            *[textwrap.shorten(state.message, MESSAGE_WIDTH, placeholder=" ...")][:wide],
+            *[textwrap.shorten(_now(state), MESSAGE_WIDTH, placeholder=" ...")][:wide],
         )
     return shown
+
+
+def _now(state: CellState) -> str:
+    """What a cell does now, after what is wrong with it."""
+    return "; ".join(filter(None, [state.warning, state.message]))
 
 
 def _duration(seconds: float) -> str:

@@ -43,7 +43,7 @@ class CellState:
     attempt: counted from 0, so it is also how often the cell was started again. node: where that attempt is or was.
     epoch, epochs: finished and asked for. train_dice, validation_dice: of the last finished epoch. train_s: what the
     finished epochs took. eta_s: seconds of training still to come. message: what it does now, or its last words.
-    exit_code, log: of the last attempt.
+    exit_code, log: of the last attempt. warning: what is wrong with a training that goes on all the same.
     """
 
     id: str
@@ -61,6 +61,7 @@ class CellState:
     node: str | None = None
     exit_code: int | None = None
     log: Path | None = None
+    warning: str = ""
 
     @property
     def waits(self) -> bool:
@@ -72,6 +73,7 @@ class CellState:
 class CellFiles:
     """What the files of a cell say. status, problem: of `run.json`. evaluated: whether there are scores of cases.
 
+    collapse: how the training has collapsed, in words; empty where it has not.
     ending: what the campaign found out about the end of this attempt.
     rows: those of `epochs.arrow`, the columns that a CellState is made of.
     """
@@ -83,6 +85,7 @@ class CellFiles:
     evaluated: bool
     ending: Ending | None
     rows: tuple[dict[str, Any], ...]
+    collapse: str = ""
 
     @property
     def trained(self) -> bool:
@@ -120,6 +123,11 @@ def read_files(cell: Cell) -> CellFiles:
         evaluated=paths.cases.exists(),
         ending=read_ending(paths.root, submission, attempt),
         rows=tuple(read_rows(paths.epochs, EPOCHS).select(columns).to_pylist()),
+        collapse=(
+            f"collapsed: predicts {record.get('collapsed_to')} since epoch {record.get('collapsed_epoch')}"
+            if record.get("collapsed")
+            else ""
+        ),
     )
 
 
@@ -206,6 +214,7 @@ def state_of(cell: Cell, files: CellFiles, found: Liveness | None) -> CellState:
         node=None if attempt is None else attempt.node or attempt.host,
         exit_code=None if attempt is None else attempt.exit_code,
         log=log,
+        warning=files.collapse,
         **_epochs(files.rows, cell.train.training.epochs, state),
     )
 

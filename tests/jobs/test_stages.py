@@ -43,7 +43,7 @@ def patch_shards(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def cascade_job(shards: Path, folder: Path, **settings: Any) -> TrainJob:
-    training: dict[str, Any] = {"epochs": EPOCHS_A_STAGE, "batch_size": 32, "learning_rate": 1e-2}
+    training: dict[str, Any] = {"epochs": EPOCHS_A_STAGE, "batch_size": 32, "learning_rate": 1e-2, "warmup_steps": 0}
     cascade = CascadeTraining(
         **{key: settings.pop(key) for key in list(settings) if key in CascadeTraining.model_fields}
     )
@@ -164,6 +164,15 @@ def test_stages_as_jobs_of_their_own_give_the_run_of_one_job(
     assert run(job.model_copy(update={"stage": 2})).status == "complete"
     assert rows_of(job) == rows_of(trained)
     assert read_record(RunPaths(job.run_folder)).run_id == read_record(RunPaths(trained.run_folder)).run_id
+
+
+def test_a_first_stage_that_collapsed_is_not_forgotten_when_the_second_is_trained(
+    patch_shards: Path, tmp_path: Path
+) -> None:
+    """Of patches that all count as lesion; the second stage's epochs count on from the first's three."""
+    record = run(cascade_job(patch_shards, tmp_path, epochs=3, threshold=1e-9, hard_above=0.0))
+    assert record.epochs == 6
+    assert (record.collapsed, record.collapsed_to, record.collapsed_epoch) == (True, "everything", 1)
 
 
 def test_without_validation_cases_patches_are_held_out(small_dataset: Path, tmp_path: Path) -> None:

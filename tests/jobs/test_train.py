@@ -124,13 +124,13 @@ def test_patience_ends_a_training_early_and_the_best_epoch_is_kept(train_job: Tr
 
 
 def test_the_rows_have_the_learning_rate_of_their_last_step(trained_run: TrainJob, train_job: TrainJob) -> None:
-    """Epochs of 7 steps: in a warm-up of 100, that of steps 7 and 14; in one of 10, the whole rate in the second."""
-    assert [row["learning_rate"] for row in rows_of(trained_run)] == pytest.approx([7e-4, 7e-4, 14e-4, 14e-4])
-    job = with_(train_job, warmup_steps=10)
+    """Epochs of 7 steps, a warm-up of 10: seven tenths of the rate at the end of the first, all in the second."""
+    assert [row["learning_rate"] for row in rows_of(trained_run)] == pytest.approx([7e-3, 7e-3, 1e-2, 1e-2])
+    job = with_(train_job, warmup_steps=14)
     with pytest.raises(Preempted):
         run(job, Recorder(9))  # in the first validation
     run(job)
-    assert [row["learning_rate"] for row in rows_of(job)] == pytest.approx([7e-3, 7e-3, 1e-2, 1e-2])
+    assert [row["learning_rate"] for row in rows_of(job)] == pytest.approx([5e-3, 5e-3, 1e-2, 1e-2])
 
 
 @pytest.mark.parametrize(("threshold", "to"), [(0.999999, "nothing"), (1e-6, "everything")])
