@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+# Test processes: a module stays in one. More than two take 2 GB each.
+WORKERS ?= 2
 
 .PHONY: help demo test test-long lint bench lock clean
 
@@ -33,7 +35,7 @@ demo: $(VENV)/.installed
 	$(BIN)/mspipeline report $(DEMO)/sweep/tables -o $(DEMO)/report.html
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long

@@ -86,3 +86,11 @@ def backend_needed() -> None:
     """Skip where TensorFlow is not installed."""
     if problem := availability("tensorflow").problem:
         pytest.skip(problem)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With pytest-xdist a module's tests run in one process, so that what they share is made once."""
+    for item in items:
+        parametrized = getattr(item, "callspec", None) is not None and item.path.name == "test_every_backend.py"
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if parametrized else str(item.path)))
