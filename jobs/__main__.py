@@ -13,10 +13,11 @@ if __name__ == "__main__":
         from mspipeline import startup
 
         startup.begin()
-        from mspipeline.console import ended
         from mspipeline.jobs.launch import main
 
-        sys.exit(ended(main(), debug=False))
+        code = main()
+        startup.unwritten()
+        sys.exit(code)
     except KeyboardInterrupt as error:
         from mspipeline.console import explain
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 
-from mspipeline import jobs
+from mspipeline import jobs, startup
 from mspipeline.backends.process_group import ALONE, PeersLost, ProcessGroup
 from mspipeline.config import (
     CertifyJob,
@@ -24,7 +24,7 @@ from mspipeline.config import (
     TrainJob,
     read_config,
 )
-from mspipeline.console import CaseProgress, TrainingProgress, explain, flush, say_error, say_warning, wants_progress
+from mspipeline.console import CaseProgress, TrainingProgress, explain, say_error, say_warning, wants_progress
 from mspipeline.errors import STOPPED, Interrupted, Preempted, StorageError, UsageError
 from mspipeline.files import read_json, write_json
 from mspipeline.jobs import processes
@@ -244,7 +244,7 @@ def run_bare(name: str, asked: Asked, *, telemetry: Path | None = None, progress
         # Nothing may wait at its end for those that are gone, as JAX does.
         if processes.LAUNCHED not in os.environ:
             explain(error, debug=debug)
-        flush()
+        startup.unwritten()
         os._exit(error.exit_code)
     except (Exception, KeyboardInterrupt) as error:
         if others_tell and isinstance(error, (Interrupted, Preempted)):

@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +20,7 @@ from typing import IO, Any
 from mspipeline.backends.process_group import ALONE, PeersLost, ProcessGroup, free_port
 from mspipeline.console import say_error
 from mspipeline.errors import ConfigError
+from mspipeline.files import nameless_file
 from mspipeline.jobs.supervise import start_words
 
 PORTS = range(15_000, 30_000)
@@ -101,7 +101,7 @@ def start(processes: int, command: Callable[[int], Sequence[str]], *, share_core
     asked = _number(os.environ, "SLURM_CPUS_PER_TASK", 0)
     own = {"SLURM_CPUS_PER_TASK": str(max(1, asked // processes))} if asked else {}
     with ExitStack() as stack:
-        said = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in range(1, processes))]
+        said = [None, *(stack.enter_context(nameless_file()) for _ in range(1, processes))]
         children: list[subprocess.Popen[bytes]] = []
         for rank, cores in enumerate(_shares(processes) if share_cores else [None] * processes):
             environ = {**os.environ, **common, **own, "RANK": str(rank), "LOCAL_RANK": str(rank)}

@@ -14,18 +14,21 @@ DEBUG = "--debug"
 
 def main() -> None:
     """Run the command line and exit; whatever goes wrong is one line on stderr."""
-    debug = DEBUG in sys.argv
+    debug, code, error = DEBUG in sys.argv, 0, None
     try:
         startup.begin()
         from mspipeline.commands import app
-        from mspipeline.console import ended
 
-        try:
-            app([word for word in sys.argv[1:] if word != DEBUG])
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-            sys.exit(ended(code, debug=debug))
-    except (Exception, KeyboardInterrupt) as error:
-        from mspipeline.console import ended, explain
+        app([word for word in sys.argv[1:] if word != DEBUG])
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except (Exception, KeyboardInterrupt) as raised:
+        error = raised
+    refused = startup.unwritten()
+    if refused is not None and code == 0 and (error is None or isinstance(error, OSError)):
+        error = refused  # Typer prints by itself: its error does not say which file it was
+    if error is not None:
+        from mspipeline.console import explain
 
-        sys.exit(ended(explain(error, debug=debug), debug=debug))
+        code = explain(error, debug=debug)
+    sys.exit(code)

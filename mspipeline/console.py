@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import sys
 import traceback
-from contextlib import suppress
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mspipeline import startup
 from mspipeline.errors import STOPPED, Interrupted, StorageError, SuiteError, UsageError
+from mspipeline.startup import silence
 
 PIPE_WIDTH = 200
 """Columns where nobody's terminal says how many there are."""
@@ -32,7 +32,7 @@ class _Plain(Console):
     def on_broken_pipe(self) -> None:
         """`mspipeline ... | head`: nobody reads on, and on stdout, where results go, that is fine."""
         if self.stderr:
-            _silence(sys.stderr)
+            silence(sys.stderr)
             return
         try:
             super().on_broken_pipe()
@@ -49,21 +49,9 @@ class _Plain(Console):
             raise
         except OSError as error:
             if not self.stderr:
-                raise _no_stdout(error) from error
-            _silence(sys.stderr)
-
-
-def _no_stdout(error: OSError) -> StorageError:
-    """The error of a stdout that takes no results; what is held back for it still is dropped."""
-    _silence(sys.stdout)
-    return StorageError(f"stdout: cannot be written ({error.strerror}); send the results elsewhere")
-
-
-def _silence(stream: TextIO) -> None:
-    """Send what is still written to a stream that takes nothing more to the null device."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, stream.fileno())
-    os.close(null)
+                silence(sys.stdout)  # what is held back for it still is dropped
+                raise startup.no_stdout(error) from error
+            silence(sys.stderr)
 
 
 stderr = _Plain(to_stderr=True)
@@ -83,25 +71,6 @@ def say_error(message: str) -> None:
 def say_warning(message: str) -> None:
     """One line on stderr, in yellow on a terminal."""
     stderr.print(Text.assemble(("warning:", "bold yellow"), " ", message))
-
-
-def flush() -> None:
-    """Write out what is still held back for stderr, where that can be written."""
-    with suppress(OSError):
-        sys.stderr.flush()
-
-
-def ended(code: int, *, debug: bool) -> int:
-    """The exit code of a command that ends with `code`: another one where its results did not reach stdout."""
-    flush()
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _silence(sys.stdout)
-    except OSError as error:
-        refused = _no_stdout(error)
-        return code or explain(refused, debug=debug)
-    return code
 
 
 def explain(error: BaseException, *, debug: bool) -> int:

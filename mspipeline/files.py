@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mspipeline.errors import DataError, StorageError
 
@@ -73,6 +73,11 @@ def remove_partials(folder: Path) -> None:
     for partial in folder.glob(f"*{PARTIAL}"):
         with suppress(OSError):
             partial.unlink()
+
+
+def nameless_file() -> IO[bytes]:
+    """A file in memory, to write and read, that no folder holds: what needs no temporary folder cannot lack one."""
+    return os.fdopen(os.memfd_create("mspipeline"), "w+b")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -1,4 +1,6 @@
-"""What every process of the suite puts in order before anything else is imported. Standard library alone.
+"""What every process of the suite puts in order before anything else is imported, and at its end.
+
+Nothing but the standard library is imported here: `--help` is answered with this.
 
 A process may be started with its standard streams closed, with a character set that lacks most letters, or with a
 folder on PYTHONPATH whose `random.py` hides Python's own.
@@ -9,7 +11,11 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from contextlib import suppress
 from io import TextIOWrapper
+from typing import TextIO
+
+from mspipeline.errors import StorageError
 
 
 def begin() -> None:
@@ -48,3 +54,30 @@ def open_streams() -> None:
             setattr(sys, name, open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115
         elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def unwritten() -> StorageError | None:
+    """Write out what is still held back for the standard streams; the error where stdout, for results, takes no more.
+
+    That nobody reads on (`mspipeline ... | head`) is fine.
+    """
+    with suppress(OSError):
+        sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        silence(sys.stdout)
+        return None if isinstance(error, BrokenPipeError) else no_stdout(error)
+    return None
+
+
+def no_stdout(error: OSError) -> StorageError:
+    """The error of a stdout that takes no results."""
+    return StorageError(f"stdout: cannot be written ({error.strerror}); send the results elsewhere")
+
+
+def silence(stream: TextIO) -> None:
+    """Send what is still written to a stream that takes nothing more to the null device."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)

@@ -50,6 +50,7 @@ FLOORS = {
 SIDEWAYS = {
     # Within a floor, only these rooms use each other, in this direction.
     ("mspipeline.config", "mspipeline.files"),
+    ("mspipeline.startup", "mspipeline.errors"),
     ("mspipeline.volume", "mspipeline.files"),
     ("mspipeline.volume", "mspipeline.images"),
     ("mspipeline.volume", "mspipeline.grid"),

@@ -3,6 +3,6 @@
 backend.py  the adapter. library.py: loading, threads, noise. layers.py: operation -> layers, and what it cannot do
 network.py, races.py, training.py  the network built, operations that race, Adam in NumPy
 
-May import: NumPy; `backends.base`, `backends.dropout_masks`, `errors`, `losses`, `network`,
-`optimizers`. PyEDDL itself is imported by `library.py`, when a network is built.
+May import: NumPy; `backends.base`, `backends.dropout_masks`, `errors`, `files`, `losses`, `network`, `optimizers`.
+PyEDDL itself is imported by `library.py`, when a network is built.
 """

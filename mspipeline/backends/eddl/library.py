@@ -10,7 +10,6 @@ import importlib
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.errors import BackendError
+from mspipeline.files import nameless_file
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -35,7 +35,7 @@ def quiet(doing: str) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = {stream: os.dup(stream) for stream in (1, 2)}
-    with tempfile.TemporaryFile() as held:
+    with nameless_file() as held:
         for stream in saved:
             os.dup2(held.fileno(), stream)
         try:

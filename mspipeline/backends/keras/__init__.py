@@ -5,5 +5,6 @@ tensorflow.py, torch.py, jax.py  the steps of each engine, and where it has them
 joint.py    what processes that share a batch exchange; torch_group.py on PyTorch
 
 May import: NumPy, Keras, TensorFlow, PyTorch, JAX; `backends.base`, `backends.dropout_masks`, `backends.process_group`,
-`errors`, `losses`, `network`. Keras and the engines are imported inside their own modules, when a network is built.
+`backends.user_settings`, `errors`, `files`, `losses`, `network`. Keras and the engines are imported inside their own
+modules, when a network is built.
 """

@@ -1,7 +1,7 @@
 """Keras 3 adapter: a graph becomes a functional Keras model; the engine below it is chosen once per process.
 
-Layers are in `layers`, losses in `losses`, steps in `tensorflow`, `torch`, `jax`, what
-processes that share a batch exchange in `joint`.
+Layers are in `layers`, losses in `losses`, steps in `tensorflow`, `torch`, `jax`, what processes that share a batch
+exchange in `joint`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +23,9 @@ from mspipeline.backends.keras import layers as keras_layers
 from mspipeline.backends.keras.joint import OwnBatch
 from mspipeline.backends.keras.losses import LossFunction, loss_function
 from mspipeline.backends.process_group import ProcessGroup
+from mspipeline.backends.user_settings import keras_on, put_aside
 from mspipeline.errors import BackendError, ShapeError
+from mspipeline.files import nameless_file
 from mspipeline.losses import check_loss
 from mspipeline.network import ops
 from mspipeline.network.graph import Graph
@@ -37,15 +38,17 @@ def _quiet_stderr() -> Iterator[None]:
 
     TensorFlow's libraries log about their own build before any log level can reach them.
     """
-    sys.stderr.flush()
+    with suppress(OSError):  # a stderr that takes nothing
+        sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with nameless_file() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
         except BaseException:
             held.seek(0)
-            os.write(saved, held.read())
+            with suppress(OSError):
+                os.write(saved, held.read())
             raise
         finally:
             os.dup2(saved, 2)
@@ -55,12 +58,18 @@ def _quiet_stderr() -> Iterator[None]:
 def load_keras(engine: str) -> Any:
     """Keras on this engine. Raises BackendError where another engine runs in this process already."""
     if "keras" not in sys.modules:
-        os.environ["KERAS_BACKEND"] = engine
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters arrives as an exception
-        with _quiet_stderr():
-            importlib.import_module(engine)
+        with keras_on(engine, os.environ):
+            with _quiet_stderr():
+                importlib.import_module(engine)
+            importlib.import_module("keras")
     import keras
 
+    # Again, for something may have loaded Keras before us, a sitecustomize, say.
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
     running = keras.config.backend()
     if running != engine:
         raise BackendError(f"Keras already runs on {running} in this process; start {engine} in a process of its own")
@@ -109,6 +118,7 @@ class KerasBackend(Backend):
     def build(self, graph: Graph, execution: Execution) -> None:
         self.check(graph)
         self._group = execution.group
+        put_aside(os.environ)
         self._before_loading(execution)
         self._keras = load_keras(self.name)
         self._graph = graph

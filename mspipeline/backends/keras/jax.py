@@ -22,6 +22,17 @@ from mspipeline.backends.keras.backend import (
 )
 from mspipeline.backends.process_group import JOIN_S
 
+ARITHMETIC = {
+    "jax_enable_x64": False,
+    "jax_default_matmul_precision": None,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_disable_jit": False,
+    "jax_debug_nans": False,
+    "jax_debug_infs": False,
+}
+"""What the steps are written for; JAX's own defaults, which something that ran before may have changed."""
+
 
 class JaxBackend(KerasBackend):
     """Keras 3 on JAX.
@@ -44,14 +55,15 @@ class JaxBackend(KerasBackend):
         if "jax" not in sys.modules:
             os.environ["NPROC"] = str(execution.threads)
             flags = os.environ.get("XLA_FLAGS", "")
-            if "xla_gpu_deterministic_ops" not in flags:
-                os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+            os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
             JaxBackend._threads = execution.threads
 
     def _configure(self, execution: Execution) -> None:
         import jax
 
         self._jax = jax
+        for name, value in ARITHMETIC.items():
+            jax.config.update(name, value)
         if self._threads is not None and self._threads != execution.threads:
             raise threads_are_set("JAX", self._threads, execution.threads)
         if self._group.size > 1:

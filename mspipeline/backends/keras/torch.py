@@ -42,6 +42,8 @@ class TorchBackend(KerasBackend):
             if self._device != "cpu":
                 self._device = own_gpu([f"cuda:{n}" for n in range(torch.cuda.device_count())], self._group)
             join(self._group, self._device)
+        torch.set_default_dtype(torch.float32)
+        torch.set_float32_matmul_precision("highest")
         torch.set_num_threads(execution.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False
