@@ -144,6 +144,7 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
             skipped=tuple(SkippedCase(case=case, reason=reason) for case, reason in found.incomplete),
             warnings=(
                 *found.warnings,
+                *_unplaced({case: one.unplaced for case, one in zip(names, seen, strict=True)}),
                 *doubts_of({one.entry.case: one.entry.brain for one in made}),
                 *_lesions_lost([one.entry for one in made]),
                 *_same_scans(recipe, found, sources),
@@ -161,6 +162,18 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
         write_manifest(job.output, manifest)
     log.info("prepared cases=%d shards=%s", len(names), job.output)
     return manifest
+
+
+def _unplaced(cases: Mapping[str, Sequence[str]]) -> list[str]:
+    """One line for all cases with files that have neither qform nor sform, the first ones by name; or none."""
+    lines = [f"{case} ({', '.join(files)})" for case, files in cases.items() if files]
+    if not lines:
+        return []
+    more = f" and {len(lines) - CASES_NAMED} more" if len(lines) > CASES_NAMED else ""
+    return [
+        f"{len(lines)} of {len(cases)} cases have files with neither qform nor sform, so that nothing tells left from "
+        f"right: their first axis is taken to run to the left; {', '.join(lines[:CASES_NAMED])}{more}"
+    ]
 
 
 def _lesions_lost(entries: Sequence[Entry]) -> list[str]:

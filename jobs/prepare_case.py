@@ -50,11 +50,13 @@ class Seen:
     """What headers tell. cost: of its shard, estimated. ways: file -> how it comes onto the reference's grid.
 
     offsets_mm: file -> how far its grid lies from the reference's, where it is taken for the same all the same.
+    unplaced: files whose headers have neither form.
     """
 
     cost: float
     ways: Mapping[str, str]
     offsets_mm: Mapping[str, float]
+    unplaced: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,9 @@ def look(task: Look, threads: int) -> Seen:
     written = recipe.size if isinstance(recipe, Recipe) else grids[recipe.modalities[0]].shape
     file_bytes = sum(path.stat().st_size for path in files.values())
     ways = {name: way for name, grid in grids.items() if (way := reader.way(name, grid))}
+    unplaced = tuple(name for name, grid in grids.items() if not grid.is_placed)
     offsets = {name: round(off, 4) for name, grid in grids.items() if (off := reader.offset_mm(grid)) is not None}
-    return Seen(estimated_cost(file_bytes, voxels_read + channels * math.prod(written)), ways, offsets)
+    return Seen(estimated_cost(file_bytes, voxels_read + channels * math.prod(written)), ways, offsets, unplaced)
 
 
 def hash_files(task: Hash, threads: int) -> Sources:

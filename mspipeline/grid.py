@@ -66,6 +66,11 @@ class ScanGrid:
         """Volume of one voxel in millilitres."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
 
+    @property
+    def is_placed(self) -> bool:
+        """Whether the file says where its voxels lie; without a form, left and right are a convention."""
+        return self.qform_code > 0 or self.sform_code > 0
+
     def turn_onto(self, other: ScanGrid) -> npt.NDArray[np.float64] | None:
         """(3, 2), how this file's axes are turned so that its voxels are those of `other`, in canonical orientation.
 

@@ -6,11 +6,14 @@ import gzip
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mspipeline.errors import VolumeError
 from mspipeline.volume import load_grid, load_volume, save_volume
@@ -137,6 +140,64 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, spoil: Callable[[Bytes], N
     (tmp_path / "x.nii.gz").write_bytes(packed)
     with pytest.raises(VolumeError, match=rf"x\.nii\.gz: {words}"):
         load_volume(tmp_path / "x.nii.gz")
+
+
+def test_no_flipped_bit_of_an_archive_changes_a_voxel(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 4, SHAPE).astype(np.float32)
+    packed = gzip.compress(bytes(content(data)), mtime=0)
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(packed)
+    whole = load_volume(path).data
+    refused = 0
+    for place in range(len(packed)):
+        spoilt = Bytes(packed)
+        spoilt[place] ^= 1 << place % 8
+        path.write_bytes(spoilt)
+        try:
+            assert np.array_equal(load_volume(path).data, whole), place
+        except VolumeError:
+            refused += 1
+    assert len(packed) - refused <= 10  # flags, time, level and system in the archive's own header say nothing of it
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("B"), st.integers(0, 347), st.integers(0, 255)),
+            st.tuples(st.just("<h"), st.integers(0, 346), st.sampled_from([0, 1, -1, 2, 4, 5, 99, 512, -32768, 32767])),
+            st.tuples(
+                st.just("<f"),
+                st.integers(0, 86).map(lambda field: 4 * field),
+                st.sampled_from([0.0, -1.0, 2.0, 1e30, float("nan"), float("inf")]),
+            ),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_any_header_is_refused_in_one_line_or_read_as_nibabel_reads_it(changes: list[tuple[str, int, float]]) -> None:
+    raw = content()
+    for form, at, value in changes:
+        struct.pack_into(form, raw, at, value)
+    with TemporaryDirectory() as folder:
+        path = write(Path(folder) / "x.nii", raw)
+        refusal = None
+        try:
+            ours = load_volume(path)
+        except VolumeError as error:
+            refusal = str(error)
+        if refusal is not None:
+            assert "\n" not in refusal
+            return
+        theirs = nib.nifti1.load(path)
+        assert np.allclose(ours.grid.affine, theirs.affine, rtol=1e-4, atol=1e-4)
+        save_volume(Path(folder) / "out.nii", ours.data, ours.grid)
+        written = nib.nifti1.load(Path(folder) / "out.nii")
+        assert np.allclose(written.affine, theirs.affine, rtol=1e-4, atol=1e-4)
+        assert np.array_equal(
+            np.asarray(written.dataobj), np.asarray(theirs.dataobj, np.float32).reshape(ours.grid.shape)
+        )
 
 
 def test_an_archive_of_several_members_is_one_file(tmp_path: Path) -> None:

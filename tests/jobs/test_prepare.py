@@ -536,6 +536,22 @@ def test_files_that_are_nearly_on_one_grid_are_taken_and_the_distance_is_kept(da
         run(dataset, output.with_name("other"))
 
 
+def test_files_that_do_not_say_where_they_lie_are_a_warning(dataset: Path, output: Path) -> None:
+    for path in (flair(dataset, "sub-02"), mask(dataset, "sub-02")):
+        image = nib.nifti1.load(path)
+        bare = nib.Nifti1Image(np.asarray(image.dataobj), None)
+        bare.header.set_qform(None, 0)
+        bare.header.set_sform(None, 0)
+        bare.to_filename(path)
+    manifest = run(dataset, output)
+    assert manifest.warnings == (
+        "1 of 3 cases have files with neither qform nor sform, so that nothing tells left from right: their first axis "
+        "is taken to run to the left; sub-02 (FLAIR, lesions)",
+    )
+    with h5py.File(output / "cases/sub-02.h5") as file:
+        assert np.array_equal(file["scan_mask"][...], lesions()[::-1])
+
+
 def test_a_mask_stored_in_another_orientation_lies_on_the_scan(dataset: Path, output: Path) -> None:
     run(dataset, output)
     turned = nib.nifti1.load(mask(dataset, "sub-01")).as_reoriented(np.array([[2, -1], [0, 1], [1, 1]]))
