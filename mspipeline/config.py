@@ -63,6 +63,7 @@ class TrainingSettings(Strict):
         ("bce_dice") for one probability, categorical cross-entropy for those of several classes.
     learning_rate, beta1, beta2, epsilon: Adam (Kingma & Ba 2015, algorithm 1; epsilon outside the root).
     warmup_steps: optimiser steps in which the learning rate grows in equal parts to its value; 0 begins with it.
+    schedule: of the learning rate after that: `constant`, or falling to nearly 0 in the last epoch, `cosine` or `poly`.
     clip_norm: the largest norm of a step's gradient over all weights; a longer one is shortened to it. 0 clips nothing.
     patience: epochs without an improvement of `monitor` before training stops; 0 never stops early.
     monitor: what early stopping and the best checkpoint watch; `auto` is the validation Dice, the validation loss where
@@ -78,6 +79,7 @@ class TrainingSettings(Strict):
     beta2: float = Field(0.999, ge=0, lt=1)
     epsilon: PositiveFloat = 1e-7
     warmup_steps: int = Field(100, ge=0)
+    schedule: Literal["constant", "cosine", "poly"] = "constant"
     clip_norm: float = Field(1.0, ge=0, allow_inf_nan=False)
     patience: int = Field(0, ge=0)
     min_delta: float = Field(0.0, ge=0)

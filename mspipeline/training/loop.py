@@ -25,7 +25,7 @@ from mspipeline.config import TrainingSettings
 from mspipeline.errors import RunFolderError, SuiteError
 from mspipeline.labels import LESION, ONE_PROBABILITY, Channels
 from mspipeline.losses import Loss
-from mspipeline.optimizers.schedules import warmed_up
+from mspipeline.optimizers.schedules import learning_rate
 from mspipeline.runs import RunPaths, write_rows
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import EPOCHS
@@ -135,8 +135,14 @@ class Training:
     @property
     def _rate(self) -> float:
         """The learning rate of the step that comes next, or of the last one of an epoch that is trained."""
-        step = min(self.progress.steps_total, self.progress.epoch * self._train.steps - 1)
-        return warmed_up(self._settings.learning_rate, step, self._settings.warmup_steps)
+        settings, steps = self._settings, self._train.steps
+        return learning_rate(
+            settings.learning_rate,
+            min(self.progress.steps_total, self.progress.epoch * steps - 1),
+            settings.epochs * steps,
+            warmup_steps=settings.warmup_steps,
+            schedule=settings.schedule,
+        )
 
     @property
     def _epoch(self) -> int:
