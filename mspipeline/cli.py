@@ -6,6 +6,7 @@ The commands are in `commands/`. They are imported inside `main`, so that Ctrl-C
 from __future__ import annotations
 
 import sys
+from traceback import walk_tb
 
 from mspipeline import startup
 
@@ -25,10 +26,17 @@ def main() -> None:
     except (Exception, KeyboardInterrupt) as raised:
         error = raised
     refused = startup.unwritten()
-    if refused is not None and code == 0 and (error is None or isinstance(error, OSError)):
-        error = refused  # Typer prints by itself: its error does not say which file it was
+    if isinstance(error, OSError) and _while_printing(error):
+        error = startup.no_stdout(error)
+    elif error is None and code == 0:
+        error = refused
     if error is not None:
         from mspipeline.console import explain
 
         code = explain(error, debug=debug)
     sys.exit(code)
+
+
+def _while_printing(error: OSError) -> bool:
+    """Whether Typer raised it: what it prints, help and the version, it prints by itself."""
+    return any(frame.f_code.co_name == "echo" for frame, _ in walk_tb(error.__traceback__))

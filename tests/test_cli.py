@@ -163,7 +163,7 @@ def test_a_full_pipe_of_results_is_an_error() -> None:
             [PROGRAM, "models", "--json"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert done.returncode == 74
-    assert done.stderr.startswith("error: [Errno 28] No space left on device")
+    assert done.stderr.startswith("error: stdout: cannot be written (No space left on device)")
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ def shell(redirection: str, *words: object, cwd: Path, **environment: str) -> En
         ["bash", "-c", script, str(PROGRAM), *map(str, words)],
         capture_output=True,
         text=True,
+        encoding="latin-1" if "latin-1" in environment.values() else "utf-8",
         cwd=cwd,
         env={**os.environ, **environment},
         check=False,
