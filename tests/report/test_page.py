@@ -241,3 +241,10 @@ def test_a_browser_shows_the_page_at_both_widths(browser: Any, output: Path) -> 
         drawings = browser.find_elements("css selector", ".drawing svg")
         assert all(drawing.size["height"] > 80 and drawing.size["width"] > 250 for drawing in drawings)
         assert browser.get_log("browser") == []
+
+
+def test_a_backend_that_never_ran_has_neither_version_nor_device(write: Callable[..., str]) -> None:
+    gone = run_row("b", backend="pyeddl", backend_version=None, device="", status="failed")
+    page = Page(write(runs=[run_row("a"), gone]))
+    assert "tensorflow 2.21.0, CPU 1 of 1 run complete" in page.text
+    assert "pyeddl 0 of 1 run complete" in page.text
