@@ -217,6 +217,8 @@ def run_bare(name: str, asked: Asked, *, telemetry: Path | None = None, progress
     telemetry: the folder of this attempt, where a supervisor watches; it then holds the run.
     """
     others_tell = False
+    if telemetry is not None:
+        startup.name_temporary_folder(str(telemetry))
     try:
         with ExitStack() as stack:
             group: ProcessGroup | None = ALONE

@@ -22,6 +22,7 @@ def begin() -> None:
     """Call it first in every entry point."""
     own_library_first()
     open_streams()
+    name_temporary_folder()
 
 
 def own_library_first() -> None:
@@ -33,6 +34,25 @@ def own_library_first() -> None:
     zipped = f"python{sys.version_info[0]}{sys.version_info[1]}.zip"
     own = [entry for entry in sys.path if entry in places or os.path.basename(entry) in ("lib-dynload", zipped)]
     sys.path[:] = own + [entry for entry in sys.path if entry not in own]
+
+
+def name_temporary_folder(*others: str) -> None:
+    """Where there is no temporary folder, name one in TMPDIR: memory's (/dev/shm), else the first of `others`.
+
+    The suite needs none, but TensorFlow, PyTorch and matplotlib do not load where Python finds none: on a read-only
+    root without a /tmp, say.
+    """
+    usual = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")] + ["/tmp", "/var/tmp", "/usr/tmp"]
+    if any(_takes_files(folder) for folder in usual):
+        return
+    for folder in ("/dev/shm", *others):
+        if _takes_files(folder):
+            os.environ["TMPDIR"] = folder
+            return
+
+
+def _takes_files(folder: str) -> bool:
+    return bool(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
 def open_streams() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -165,3 +166,28 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
     wrong = subprocess.run([*words[1], "models", "nosuch"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert wrong.returncode != 0
     assert wrong.stderr.startswith("error: ")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("backend_needed")
+@pytest.mark.parametrize("memory", [True, False], ids=["with /dev/shm", "without"])
+def test_a_training_needs_no_temporary_folder(memory: bool, small_shards: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs root and unshare, to make folders read-only")
+    closed = ["/tmp", "/var/tmp", "/usr/tmp", *([] if memory else ["/dev/shm"]), "/"]
+    script = (
+        f"unset TMPDIR TEMP TMP; for place in {' '.join(closed)}; do "
+        "[ ! -d $place ] || { mount --bind $place $place && mount -o remount,ro,bind $place; } || exit 99; done; "
+        "mount -t tmpfs tmpfs /mnt || exit 99; cd / && "
+        'exec "$0" train unet2d "$1" --epochs 1 --set base_width=2 --threads 1 -o /mnt/runs --json'
+    )
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", script, str(PROGRAM), str(small_shards)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 99:
+        pytest.skip(f"cannot mount: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "complete"
