@@ -322,7 +322,8 @@ def test_a_folder_of_somebody_else_is_not_written_to(small_dataset: Path, small_
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     if run("--version", before=nobody).code:
         pytest.skip("another user may not read this environment")
-    for folder in (tmp_path, *tmp_path.parents[:2], small_dataset.parent, small_shards.parent):
+    closed = [parent for parent in tmp_path.parents if not parent.stat().st_mode & 0o001]
+    for folder in (tmp_path, *closed, small_dataset.parent, small_shards.parent):
         folder.chmod(0o755)
     for words in (("prepare", small_dataset, *SIZE, "-o"), (*TRAIN, small_shards, "-o"), ("phantom",)):
         ended = run(*words, tmp_path / "theirs", before=nobody)
