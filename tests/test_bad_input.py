@@ -391,10 +391,12 @@ def test_ctrl_c_stops_evaluate_and_predict(
         for finished_id in [read_record(RunPaths(finished)).run_id]
         for name in (
             "dataset_description.json",
-            "sub-01/anat/sub-01_label-lesion_mask.nii.gz",
-            "sub-01/anat/sub-01_label-lesion_probseg.nii.gz",
+            *(f"sub-01/anat/sub-01_label-lesion_{kind}.{ending}" for kind in KINDS for ending in ("json", "nii.gz")),
         )
     }
+
+
+KINDS = ("mask", "probseg")
 
 
 def phases(events: Path) -> list[str]:
