@@ -288,3 +288,12 @@ def test_shards_made_again_are_told_on_stderr(small_dataset: Path, small_shards:
     ended = run("prepare", small_dataset, "--set", "size=[32,32,16]", "-o", shards, "--json")
     assert plain_json(ended)["cases"]
     assert ended.stderr.splitlines() == ["shard made again case=sub-02: it has changed since it was written"]
+
+
+def test_python_m_mspipeline_is_the_program() -> None:
+    module, program = (
+        subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+        for command in ([sys.executable, "-m", "mspipeline"], [str(PROGRAM)])
+    )
+    assert module == program
+    assert module.startswith("mspipeline ")
