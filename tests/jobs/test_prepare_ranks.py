@@ -165,7 +165,7 @@ def test_a_second_prepare_on_the_folder_is_refused_while_the_first_one_runs(
         second = run(*command[1:], cwd=tmp_path)
         for pid in ranks:
             os.kill(pid, signal.SIGCONT)
-        assert second.code == 2
+        assert second.code == 75
         assert f"shards: another prepare writes to this folder (process {ranks[0]} on " in second.error
         assert first.wait(timeout=120) == 0
     assert not (tmp_path / "shards/prepare.lock").exists()
