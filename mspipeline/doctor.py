@@ -66,7 +66,9 @@ def _backend(name: str) -> Finding:
     script = f"from mspipeline.backends.registry import probe; print(probe({name!r}))"
     result = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
     if result.returncode:
-        reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        reason = (result.stderr.strip().splitlines() or ["no message"])[-1].removeprefix(
+            "mspipeline.errors.BackendError: "
+        )
         remedy = f"install it again: {BACKENDS[name].remedy}"
         return Finding(f"backend {name}", "broken", f"{found.version} does not run: {reason}", remedy)
     return Finding(f"backend {name}", "ok", f"{found.version}, on {result.stdout.strip()}")

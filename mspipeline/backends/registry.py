@@ -40,7 +40,7 @@ BACKENDS: dict[str, BackendEntry] = {
     "pyeddl": BackendEntry(
         "mspipeline.backends.eddl.backend:EddlBackend",
         (("pyeddl", ("pyeddl",)),),
-        "there is no wheel: build EDDL and compile PyEDDL as docs/guide.md says, section PyEDDL",
+        "build EDDL and compile PyEDDL as docs/guide.md says, section PyEDDL (there is no wheel)",
     ),
     "onnxruntime": BackendEntry(
         "mspipeline.backends.onnxruntime:OnnxRuntimeBackend",
