@@ -12,6 +12,7 @@ from mspipeline.backends.registry import availability
 from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 
 REPOSITORY = Path(__file__).parent.parent
+MEMORY_KILLS = {"test_endings.py", "test_endings_on_cluster.py", "test_no_space.py"}
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background (`make test &`) a shell makes us ignore Ctrl-C, and our children would inherit it.
@@ -92,5 +93,9 @@ def backend_needed() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With pytest-xdist a module's tests run in one process, so that what they share is made once."""
     for item in items:
-        parametrized = getattr(item, "callspec", None) is not None and item.path.name == "test_every_backend.py"
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if parametrized else str(item.path)))
+        group = str(item.path)
+        if item.path.name == "test_every_backend.py":
+            group = item.nodeid  # each is a run of its own
+        elif item.path.name in MEMORY_KILLS:
+            group = "memory kills"  # the kernel counts them for all processes of a control group together
+        item.add_marker(pytest.mark.xdist_group(group))

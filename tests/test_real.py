@@ -38,7 +38,7 @@ def test_a_real_case_is_learnt_and_its_map_overlaps_its_truth_voxel_by_voxel(rea
         shards=shards,
         run_folder=run_folder,
         threads=2,
-        training=TrainingSettings(epochs=80, learning_rate=3e-3),
+        training=TrainingSettings(epochs=80, learning_rate=1e-2, loss="dice"),
     )
     with EventWriter(None, Identity("")) as events, TrainingProgress(enabled=False) as observer:
         record = train(job, events=events, observer=observer, stop=lambda: None)

@@ -23,6 +23,7 @@ from mspipeline.volume import ScanGrid, Volume
 
 CASES = 6
 GROWTH = 4
+PROCESSES = 3
 BOUND = 1 / 1.1
 SHAPE = (256, 256, 16)
 EPOCHS = 2
@@ -91,7 +92,8 @@ def measure(work: Work = read_epochs, cases: int = CASES, name: str = "reader") 
         for count in (cases, GROWTH * cases):
             shards = Path(folder) / str(count)
             write_shards(shards, count)
-            peaks.append(peak_rss_bytes(work, shards))
+            # The least of some processes: what the allocator happens to keep only adds.
+            peaks.append(min(peak_rss_bytes(work, shards) for _ in range(PROCESSES)))
     small, large = peaks
     detail = f"peak RSS {small / 2**20:.1f} MiB of {cases} cases, {large / 2**20:.1f} MiB of {GROWTH * cases}"
     return [Result(f"peak RSS of the {name} on {GROWTH} times the cases", "1 times", small / large, BOUND, detail)]
