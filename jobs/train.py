@@ -19,7 +19,7 @@ from mspipeline.labels import Channels, channels_of
 from mspipeline.losses import Loss
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph
-from mspipeline.network.weights import initial_weights
+from mspipeline.network.weights import begin_at, initial_weights
 from mspipeline.provenance import provenance
 from mspipeline.runs import (
     RunPaths,
@@ -37,6 +37,9 @@ from mspipeline.training.loop import Training
 from mspipeline.training.progress import Identity, Stage
 from mspipeline.training.protocols import BatchReader, Observer, Stop
 from mspipeline.training.targets import loss_of
+
+FIRST_PROBABILITY = 0.01
+"""What a network that is trained by `bce_dice` gives at first; those of other losses begin as drawn, most near 1/2."""
 
 
 def train(
@@ -258,12 +261,13 @@ def _compiled(job: TrainJob, graph: Graph, channels: Channels, stage: Stage | No
     threads = threads_for(job.threads)
     execution = Execution(device=job.device, threads=threads, seed=job.seed, memory=job.memory, group=group)
     backend.build(graph, execution)
-    backend.set_weights(initial_weights(graph, seed_of(job.seed, stage)))
+    loss, weights = _loss(job, channels), initial_weights(graph, seed_of(job.seed, stage))
+    backend.set_weights(begin_at(graph, weights, FIRST_PROBABILITY) if loss.name == "bce_dice" else weights)
     settings = job.training
     optimiser = Adam(
         settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon, settings.clip_norm or None
     )
-    backend.compile(_loss(job, channels), optimiser)
+    backend.compile(loss, optimiser)
     return backend
 
 

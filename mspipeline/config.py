@@ -57,10 +57,11 @@ class CascadeTraining(Strict):
 
 
 class TrainingSettings(Strict):
-    """How a network is trained. Defaults follow the 2021 report where it says (batch 8, BCE, Adam, 128 epochs).
+    """How a network is trained. Defaults follow the 2021 report where it says (batch 8, Adam, 128 epochs).
 
     batch_size: unset is 8 slices, or 128 patches. loss: `auto` is binary cross-entropy plus soft Dice over the batch
-        ("bce_dice") for one probability, categorical cross-entropy for those of several classes.
+        ("bce_dice", with which the output begins at 0.01) for one probability, categorical cross-entropy for those of
+        several classes.
     learning_rate, beta1, beta2, epsilon: Adam (Kingma & Ba 2015, algorithm 1; epsilon outside the root).
     warmup_steps: optimiser steps in which the learning rate grows in equal parts to its value; 0 begins with it.
     schedule: of the learning rate after that: `constant`, or falling to nearly 0 in the last epoch, `cosine` or `poly`.

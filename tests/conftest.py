@@ -56,7 +56,7 @@ def narrow_job(shards: Path, folder: Path) -> TrainJob:
         shards=shards,
         run_folder=folder / "run",
         threads=2,
-        training=TrainingSettings(epochs=2, batch_size=5, learning_rate=1e-2, warmup_steps=10),
+        training=TrainingSettings(epochs=2, batch_size=5, learning_rate=1e-2, warmup_steps=10, loss="dice"),
     )
 
 

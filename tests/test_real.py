@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.usefixtures("backe
 
 SCAN = "sub-slicer01/anat/sub-slicer01_FLAIR.nii.gz"
 TRUTH = "derivatives/lesions/sub-slicer01/anat/sub-slicer01_label-lesion_mask.nii.gz"
-DICE_EXPECTED = 0.3
-"""One that learnt nothing, or whose map lies beside its truth, has 0.01. In batches of 4, with dropout, so large a step
-collapsed on one kind of processor (0.10) and not on another; in batches of 8 without, it did not.
+DICE_EXPECTED = 0.5
+"""One that learnt nothing, or whose map lies beside its truth, has 0.01. By the defaults it is 0.71; by soft Dice
+alone, with larger steps, it was 0.37.
 """
 
 
@@ -34,11 +34,11 @@ def test_a_real_case_is_learnt_and_its_map_overlaps_its_truth_voxel_by_voxel(rea
         recipe_overrides={"size": (64, 64, 64), "drop_slices_without_brain": True},
     )
     job = TrainJob(
-        model=ModelSettings(name="unet2d", arguments={"base_width": 8, "dropout": 0.0}),
+        model=ModelSettings(name="unet2d", arguments={"base_width": 8}),
         shards=shards,
         run_folder=run_folder,
         threads=2,
-        training=TrainingSettings(epochs=80, learning_rate=1e-2, loss="dice"),
+        training=TrainingSettings(epochs=80),
     )
     with EventWriter(None, Identity("")) as events, TrainingProgress(enabled=False) as observer:
         record = train(job, events=events, observer=observer, stop=lambda: None)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mspipeline.errors import ShapeError
 from mspipeline.network.graph import Graph
-from mspipeline.network.ops import WeightSpec
+from mspipeline.network.ops import Sigmoid, WeightSpec
 
 Weights = dict[tuple[str, str], npt.NDArray[np.float32]]
 """(node, weight name) -> array; the last two axes of every kernel are (in, out)."""
@@ -32,6 +32,21 @@ def _turned(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The values, their sign turned where they are a kernel to one channel and all negative."""
     to_one = values.ndim > 1 and values.shape[-1] == 1
     return -values if to_one and (values < 0).all() else values
+
+
+def begin_at(graph: Graph, weights: Weights, probability: float) -> Weights:
+    """The weights, with an output of some `probability`: what lies before the last sigmoid gets its logit as bias.
+
+    Lesions are a hundredth of the voxels or less. A network that begins at 1/2 spends its first hundreds of steps on
+    bringing all voxels down, by its largest gradient, and may forget the lesions on the way (Lin et al. 2017, section
+    4.1, who begin at 0.01). As they are where the graph does not end in a sigmoid, or nothing before it has a bias.
+    """
+    last = graph[graph.outputs[0]]
+    if not isinstance(last.op, Sigmoid):
+        return weights
+    keys = [key for key in weights if key[0] == last.inputs[0] and key[1] in ("bias", "beta")]
+    logit = math.log(probability / (1 - probability))
+    return {**weights, **{key: np.full_like(weights[key], logit) for key in keys}}
 
 
 def check_weights(graph: Graph, weights: Weights, *, source: str) -> None:

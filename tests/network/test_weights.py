@@ -5,7 +5,7 @@ from mspipeline.errors import ShapeError
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Builder
 from mspipeline.network.ops import Conv, ConvTranspose, Dense, Input, InstanceNorm, Op, PRelu
-from mspipeline.network.weights import check_weights, initial_weights
+from mspipeline.network.weights import begin_at, check_weights, initial_weights
 
 GRAPH = build("unet2d", (32, 32, 1), {"base_width": 4})
 
@@ -91,3 +91,21 @@ def test_no_seed_begins_with_an_output_that_only_silence_can_raise() -> None:
     assert all(kernel.max() > 0 for kernel in kernels)
     assert any(kernel.min() < 0 for kernel in kernels)
     assert np.abs(kernels[3]).ravel().tolist() == pytest.approx([0.6921927, 0.1903156])
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "weight"), [("unet2d", "output_bn", "beta"), ("double_unet", "output2_conv", "bias")]
+)
+def test_an_output_begins_at_the_probability_asked_for(name: str, node: str, weight: str) -> None:
+    graph = build(name, (32, 32, 1), {"base_width": 16})
+    drawn = initial_weights(graph, 0)
+    begun = begin_at(graph, drawn, 0.01)
+    assert begun[node, weight].tolist() == pytest.approx([-4.59512])  # log(1 / 99)
+    assert all(np.array_equal(begun[key], drawn[key]) for key in drawn if key != (node, weight))
+    assert drawn[node, weight].tolist() == [0]
+
+
+def test_a_softmax_begins_as_drawn() -> None:
+    graph = build("cascade3d", (11, 11, 11, 2), {"base_width": 2})
+    drawn = initial_weights(graph, 0)
+    assert begin_at(graph, drawn, 0.01) is drawn
