@@ -6,7 +6,6 @@ The commands are in `commands/`. They are imported inside `main`, so that Ctrl-C
 from __future__ import annotations
 
 import sys
-from traceback import walk_tb
 
 from mspipeline import startup
 
@@ -39,4 +38,6 @@ def main() -> None:
 
 def _while_printing(error: OSError) -> bool:
     """Whether Typer raised it: what it prints, help and the version, it prints by itself."""
+    from traceback import walk_tb  # not before `startup.begin`: its own imports may be hidden by the user's modules
+
     return any(frame.f_code.co_name == "echo" for frame, _ in walk_tb(error.__traceback__))

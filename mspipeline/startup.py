@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
 from contextlib import suppress
 from io import TextIOWrapper
-from typing import TextIO
 
 from mspipeline.errors import StorageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO  # at run time a `typing.py` of the user's would be read here, before `begin`
 
 
 def begin() -> None:
@@ -29,8 +31,9 @@ def own_library_first() -> None:
     """Put Python's own modules before those of PYTHONPATH; the user's packages stay before the installed ones.
 
     What the interpreter imports before any of our code runs (`os`, `re`, `io` and some more) can still be hidden.
+    Python's folder is found by a module of it: `sysconfig`, which knows it, would be looked for in the wrong place.
     """
-    places = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
+    places = [os.path.dirname(os.__file__)]
     zipped = f"python{sys.version_info[0]}{sys.version_info[1]}.zip"
     own = [entry for entry in sys.path if entry in places or os.path.basename(entry) in ("lib-dynload", zipped)]
     sys.path[:] = own + [entry for entry in sys.path if entry not in own]

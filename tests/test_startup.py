@@ -139,7 +139,9 @@ def test_without_a_home_and_for_the_user_alone(tmp_path: Path) -> None:
     assert modes == {0}
 
 
-@pytest.mark.parametrize("name", ["random", "tempfile", "queue", "statistics", "platform"])
+@pytest.mark.parametrize(
+    "name", ["random", "tempfile", "queue", "statistics", "platform", "token", "typing", "sysconfig"]
+)
 def test_a_module_of_the_users_does_not_hide_pythons_own(name: str, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / f"mine/{name}.py").write_text("raise SystemExit('the wrong module')\n")
