@@ -21,8 +21,8 @@ from mspipeline.metrics.case import score_case
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows, write_rows
 from mspipeline.shards.manifest import CaseEntry, Entry, Manifest, PatchEntry, load_manifest, verify_shards
 from mspipeline.shards.reader import read_case
+from mspipeline.tables.schema import AS_DRAWN, CASES, LESIONS
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.telemetry.schema import AS_DRAWN, CASES, LESIONS
 from mspipeline.training.protocols import Stop
 from mspipeline.volume import BoolArray
 

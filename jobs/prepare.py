@@ -34,12 +34,12 @@ from mspipeline.jobs.prepare_case import (
 )
 from mspipeline.jobs.prepare_times import CaseTime, rank_times, write_times
 from mspipeline.jobs.shards_folder import check_output, check_strays, previous_manifest, remove_partials
+from mspipeline.parallel.launchers import launch_of
+from mspipeline.parallel.ranks import Done, Stopped, Team, one_process, open_team
 from mspipeline.preprocess.brain import MASKS, doubts_of
 from mspipeline.preprocess.recipe import load_recipe
-from mspipeline.shards.launchers import launch_of
 from mspipeline.shards.lock import hold_folder
 from mspipeline.shards.manifest import Entry, Manifest, SkippedCase, write_manifest
-from mspipeline.shards.ranks import Done, Stopped, Team, one_process, open_team
 
 log = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from mspipeline.datasets.listing import printable_path
 from mspipeline.errors import DataError, DatasetError, ShardError
 from mspipeline.files import sha256_file
 from mspipeline.grid import apart
+from mspipeline.parallel.deal import estimated_cost
 from mspipeline.preprocess import patches3d
 from mspipeline.preprocess.brain import require_background
 from mspipeline.preprocess.patches3d import PatchRecipe
 from mspipeline.preprocess.recipe import Recipe, apply_files
 from mspipeline.preprocess.resample_onto import CaseReader, case_reader, follow
-from mspipeline.shards.deal import estimated_cost
 from mspipeline.shards.manifest import Entry, shard_fault, shard_path
 from mspipeline.shards.patch_writer import write_patch_shard
 from mspipeline.shards.writer import Source, read_entry, write_shard

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from mspipeline.files import write_json
 from mspipeline.jobs.shards_folder import TIMES
-from mspipeline.shards.deal import skew
-from mspipeline.shards.ranks import Member
+from mspipeline.parallel.deal import skew
+from mspipeline.parallel.ranks import Member
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from pydantic import Field
 from mspipeline.config import Strict, TrainJob, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError, StorageError
 from mspipeline.files import read_json, sha256_data, whole_file, write_json
-from mspipeline.telemetry.schema import completed, missing_columns
+from mspipeline.tables.schema import completed, missing_columns
 
 SCHEMA_VERSION = 1
 Status = Literal["running", "complete", "interrupted", "failed"]

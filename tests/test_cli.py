@@ -222,7 +222,7 @@ def test_from_scans_to_report_every_json_output_is_json_alone(story: Path) -> No
 
 def test_an_undefined_dice_is_shown_as_a_dash(tmp_path: Path) -> None:
     from mspipeline.runs import RunPaths, write_rows
-    from mspipeline.telemetry.schema import CASES
+    from mspipeline.tables.schema import CASES
 
     row = dict.fromkeys(CASES.names) | {"run_id": "r", "case": "sub-02", "subset": "test", "checkpoint": "best"}
     scores = ("dice", "iou", "precision", "recall", "specificity", "volume_error_percent", "truth_ml", "prediction_ml")
@@ -241,7 +241,7 @@ def print_cases_of(folder: Path, checkpoint: str) -> str:
 
 def test_evaluate_shows_the_cases_of_its_checkpoint_and_what_they_were_scored_against(tmp_path: Path) -> None:
     from mspipeline.runs import RunPaths, write_rows
-    from mspipeline.telemetry.schema import CASES
+    from mspipeline.tables.schema import CASES
 
     scores = ("dice", "iou", "precision", "recall", "specificity", "volume_error_percent", "truth_ml", "prediction_ml")
     row = dict.fromkeys(CASES.names) | {"run_id": "r", "subset": "test"} | dict.fromkeys(scores, 0.5)

@@ -14,7 +14,13 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = {
     0: ["mspipeline.errors", "mspipeline.startup"],
-    1: ["mspipeline.losses", "mspipeline.metrics", "mspipeline.optimizers", "mspipeline.telemetry"],
+    1: [
+        "mspipeline.losses",
+        "mspipeline.metrics",
+        "mspipeline.optimizers",
+        "mspipeline.tables",
+        "mspipeline.telemetry",
+    ],
     2: [
         "mspipeline.network",
         "mspipeline.parallel",
@@ -30,12 +36,19 @@ FLOORS = {
         "mspipeline.labels",
         "mspipeline.models",
         "mspipeline.datasets",
+        "mspipeline.interchange",
         "mspipeline.preprocess",
         "mspipeline.patches",
         "mspipeline.provenance",
     ],
     4: ["mspipeline.backends", "mspipeline.shards", "mspipeline.collect", "mspipeline.slurm"],
-    5: ["mspipeline.training", "mspipeline.inference", "mspipeline.report"],
+    5: [
+        "mspipeline.dense",
+        "mspipeline.training",
+        "mspipeline.inference",
+        "mspipeline.interchange.runs",
+        "mspipeline.report",
+    ],
     6: [
         "mspipeline.jobs",
         "mspipeline.cli",
@@ -58,7 +71,10 @@ SIDEWAYS = {
     ("mspipeline.runs", "mspipeline.files"),
     ("mspipeline.runs", "mspipeline.config"),
     ("mspipeline.network", "mspipeline.files"),
+    ("mspipeline.telemetry", "mspipeline.tables"),
+    ("mspipeline.interchange.runs", "mspipeline.training"),
     ("mspipeline.inference", "mspipeline.training"),
+    ("mspipeline.inference", "mspipeline.dense"),
     ("mspipeline.__main__", "mspipeline.cli"),
     ("mspipeline.cli", "mspipeline.commands"),
     ("mspipeline.cli", "mspipeline.console"),
@@ -77,12 +93,14 @@ MODULES = sorted(path for room in ("mspipeline", "jobs", "slurm", "benchmarks") 
 
 
 def room_of(module: str) -> tuple[str, int] | None:
-    """The room a module belongs to, and its floor."""
-    for floor, rooms in FLOORS.items():
-        for room in rooms:
-            if module == room or module.startswith(f"{room}."):
-                return room, floor
-    return None
+    """The room a module belongs to, the innermost that has a floor, and that floor."""
+    found = [
+        (room, floor)
+        for floor, rooms in FLOORS.items()
+        for room in rooms
+        if module == room or module.startswith(f"{room}.")
+    ]
+    return max(found, key=lambda each: len(each[0]), default=None)
 
 
 def imports(path: Path) -> Iterator[str]:

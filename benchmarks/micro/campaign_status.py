@@ -29,7 +29,7 @@ from mspipeline.slurm.inside.attempt import AttemptRecord, record_path
 from mspipeline.slurm.site import load_site
 from mspipeline.slurm.submission.submit import Submission, submission_path
 from mspipeline.slurm.sweep import Matrix, Sweep
-from mspipeline.telemetry.schema import CASES, EPOCHS
+from mspipeline.tables.schema import CASES, EPOCHS
 
 SEEDS = 1250
 MODELS = ("unet2d", "double_unet")

@@ -26,7 +26,7 @@ from mspipeline.slurm.campaigns.campaign import Campaign
 from mspipeline.slurm.cells import Cell
 from mspipeline.slurm.submission.arrays import config_path
 from mspipeline.slurm.sweep import Matrix, Sweep
-from mspipeline.telemetry.schema import EPOCHS
+from mspipeline.tables.schema import EPOCHS
 
 REPEATS = 3
 BOUND = 0.5

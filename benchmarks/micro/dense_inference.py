@@ -24,8 +24,8 @@ from mspipeline.backends.registry import create
 from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.datasets.layouts import find_cases
 from mspipeline.datasets.phantom import make_phantom
+from mspipeline.dense.tiles import deal, fitting_program
 from mspipeline.inference.cascade import predict_patches
-from mspipeline.inference.tiles import deal, fitting_program
 from mspipeline.inference.voxelwise import VoxelNetwork
 from mspipeline.labels import channels_of
 from mspipeline.models.catalogue import build

@@ -31,10 +31,10 @@ from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.datasets.layouts import find_cases
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.jobs.prepare_case import Made, Make, make, used_files
+from mspipeline.parallel.deal import simulate, skew
+from mspipeline.parallel.ranks import Done
 from mspipeline.preprocess.recipe import load_recipe
-from mspipeline.shards.deal import simulate, skew
 from mspipeline.shards.manifest import load_manifest
-from mspipeline.shards.ranks import Done
 from mspipeline.shards.writer import Source
 
 PROGRAM = Path(sys.executable).with_name("mspipeline")

@@ -27,8 +27,8 @@ from mspipeline.network.weights import initial_weights
 from mspipeline.runs import RunPaths
 from mspipeline.shards.manifest import load_manifest
 from mspipeline.shards.reader import Batch, ShardReader
+from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.telemetry.schema import Identity
 from mspipeline.training.loop import Training
 from mspipeline.training.progress import Identity as RunIdentity
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, Loss, State, StepResult, Trace
 from mspipeline.errors import BackendError
+from mspipeline.interchange.onnx.export import to_onnx
+from mspipeline.interchange.onnx.nodes import EMIT
 from mspipeline.network import ops
 from mspipeline.network.graph import Graph
-from mspipeline.network.onnx.export import to_onnx
-from mspipeline.network.onnx.nodes import EMIT
 from mspipeline.network.weights import Weights, check_weights, initial_weights
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

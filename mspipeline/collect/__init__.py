@@ -1,5 +1,5 @@
-"""Floor 4: run folders to the tables that reports and gates read.
+"""Run folders to the tables that reports and gates read.
 
 `merge` joins samples with the phases of their job, `tables` walks the run folders and writes one Parquet file a table.
-May import: NumPy, pyarrow; `errors`, `files`, `runs`, `telemetry`.
+May import: NumPy, pyarrow; `errors`, `files`, `runs`, `tables`, `telemetry`.
 """

@@ -90,7 +90,7 @@ def import_weights(
     """Make a run of published weights, which `predict` reads. --set replaces numbers: spread=brain, min_total_ml=0."""
     from mspipeline.config import parse_assignments
     from mspipeline.console import stdout
-    from mspipeline.inference.nicms_runs import MODEL, import_nicms
+    from mspipeline.interchange.runs.nicms import MODEL, import_nicms
     from mspipeline.provenance import provenance
 
     if model != MODEL:
@@ -114,7 +114,7 @@ def export(
     """Write a run's network as an ONNX file. Tensors are channels first, the batch axis is open."""
     from mspipeline.console import stdout
     from mspipeline.display import print_json
-    from mspipeline.inference.onnx_runs import export_run
+    from mspipeline.interchange.runs.onnx import export_run
     from mspipeline.jobs.resources import threads_for
 
     if checkpoint not in ("best", "last"):
@@ -155,7 +155,7 @@ def import_onnx(
     from mspipeline.config import parse, parse_assignments
     from mspipeline.console import stdout
     from mspipeline.display import print_json
-    from mspipeline.inference.onnx_runs import import_run
+    from mspipeline.interchange.runs.onnx import import_run
     from mspipeline.jobs.resources import threads_for
     from mspipeline.preprocess.recipe import Recipe, load_slices_recipe
     from mspipeline.provenance import provenance

@@ -10,7 +10,7 @@ from typing import Any
 from mspipeline.console import show, stdout
 from mspipeline.display.table import print_json, table
 from mspipeline.runs import RunPaths, read_record, read_rows
-from mspipeline.telemetry.schema import AS_DRAWN, CASES, EPOCHS
+from mspipeline.tables.schema import AS_DRAWN, CASES, EPOCHS
 
 TRUTHS_SHOWN = 3
 

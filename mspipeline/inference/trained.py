@@ -10,8 +10,8 @@ from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.registry import create
 from mspipeline.config import Inference, parse
 from mspipeline.errors import RunFolderError
-from mspipeline.inference.onnx_runs import graph_of_run
 from mspipeline.labels import Channels, channels_of
+from mspipeline.models.stored import graph_of_run
 from mspipeline.network.graph import Graph
 from mspipeline.preprocess.patches3d import PatchRecipe
 from mspipeline.preprocess.recipe import Recipe

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.backends.base import Backend, Execution
+from mspipeline.dense.border_classes import obstacle
+from mspipeline.dense.compiler import TileProgram
+from mspipeline.dense.cost_model import CostModel
+from mspipeline.dense.tiles import Tile, cut, deal, fitting_program
 from mspipeline.errors import BackendError, ConfigError
-from mspipeline.inference.border_classes import obstacle
 from mspipeline.inference.cascade import predict_patches
-from mspipeline.inference.cost_model import CostModel
-from mspipeline.inference.dense import TileProgram
-from mspipeline.inference.tiles import Tile, cut, deal, fitting_program
 from mspipeline.labels import LESION, channels_of
 from mspipeline.network.cost import cost
 from mspipeline.network.graph import Graph

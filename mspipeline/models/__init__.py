@@ -1,1 +1,4 @@
-"""Networks, one builder a file, and the catalogue of them. May import: NumPy; `config`, `errors`, `hdf5`, `network`."""
+"""Networks, one builder a file, the catalogue of them, and the network of a run folder.
+
+May import: NumPy; `config`, `errors`, `files`, `network`, `runs`.
+"""

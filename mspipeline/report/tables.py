@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mspipeline.errors import TableError
-from mspipeline.telemetry import schema
+from mspipeline.tables import schema
 
 _REMEDY = "run `mspipeline collect RUNS -o {folder}` with this version"
 

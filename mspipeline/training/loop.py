@@ -27,8 +27,8 @@ from mspipeline.labels import LESION, ONE_PROBABILITY, Channels
 from mspipeline.losses import Loss
 from mspipeline.optimizers.schedules import learning_rate
 from mspipeline.runs import RunPaths, write_rows
+from mspipeline.tables.schema import EPOCHS
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.telemetry.schema import EPOCHS
 from mspipeline.training.checkpoint import Checkpoint, write_checkpoint
 from mspipeline.training.collapse import Collapse
 from mspipeline.training.pass_totals import PassTotals

@@ -10,5 +10,5 @@ logs.py      what a cell's programs wrote, attempt after attempt
 gaps.py      cells that never began, as rows of the tables
 
 May import: pyarrow; `config`, `errors`, `files`, `models.catalogue`, `network.cost`, `parallel.lock`, `preprocess`,
-`runs`, `slurm`, `telemetry`.
+`runs`, `slurm`, `tables`, `telemetry`.
 """

@@ -34,7 +34,7 @@ from mspipeline.slurm import modules
 from mspipeline.slurm.inside.attempt import AttemptRecord, newest_state, tries_failed
 from mspipeline.slurm.submission import queue
 from mspipeline.slurm.submission.submit import Submission
-from mspipeline.telemetry.schema import SAMPLES_STREAM
+from mspipeline.tables.schema import SAMPLES_STREAM
 from mspipeline.telemetry.shard import read_stream
 
 STOP_SIGNALS = (1, 2, 10, 12, 15)  # HUP INT USR1 USR2 TERM: somebody asked, nothing went wrong

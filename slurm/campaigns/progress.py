@@ -23,7 +23,7 @@ from mspipeline.slurm.inside.attempt import AttemptRecord, read_attempt
 from mspipeline.slurm.submission import submit
 from mspipeline.slurm.submission.queue import QUEUE
 from mspipeline.slurm.submission.submit import Submission, begun, read_submission
-from mspipeline.telemetry.schema import EPOCHS
+from mspipeline.tables.schema import EPOCHS
 
 State = Literal["pending", "running", "done", "interrupted", "failed", "absent"]
 """absent: its backend is not installed where it ran, or cannot realise its network; a gap in the comparison."""

@@ -1,6 +1,6 @@
 """A probe of MPI: two ranks of a preparation, started as a sweep starts them, in every image of the site.
 
-    mspipeline doctor --probe -> sbatch -> this module: srun or mpirun -> image -> python -m mspipeline.shards.launchers
+    doctor --probe -> sbatch -> this module: srun or mpirun -> image -> python -m mspipeline.parallel.launchers
 
 sbatch and not srun: a preparation's ranks are started from inside its job, by a launcher that finds the job around it.
 """
@@ -111,7 +111,7 @@ def _ranks(what: str, site: Site, backend: str, folder: str) -> Finding:
         launchers=(tuple(site.mpi_command(RANKS)),),
     )
     python = "python" if backend else sys.executable
-    (command,) = command_lines([[python, "-P", "-m", "mspipeline.shards.launchers"]], folder, given)
+    (command,) = command_lines([[python, "-P", "-m", "mspipeline.parallel.launchers"]], folder, given)
     started = next((word for word in command if word.startswith("--mpi=")), "")
     by = " ".join([site.mpi, *([started] if started else [])])
     try:

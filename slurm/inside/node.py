@@ -112,7 +112,7 @@ def _with_plugin(start: Sequence[str], container: Container, python: str) -> lis
     word = f"--mpi={OF_ENVIRONMENT}"
     if word not in start:
         return list(start)
-    asks = _line(container, [python, "-P", "-m", "mspipeline.shards.launchers"])
+    asks = _line(container, [python, "-P", "-m", "mspipeline.parallel.launchers"])
     asked = subprocess.run(asks, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     plugin = asked.stdout.strip() if asked.returncode == 0 else ""
     return [f"--mpi={plugin}" if each == word else each for each in start if plugin or each != word]

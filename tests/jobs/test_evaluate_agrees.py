@@ -31,8 +31,8 @@ from mspipeline.runs import RunPaths, read_rows
 from mspipeline.shards.manifest import load_manifest
 from mspipeline.shards.patch_reader import read_patch_case
 from mspipeline.shards.reader import read_case
+from mspipeline.tables.schema import EPOCHS, Identity
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.telemetry.schema import EPOCHS, Identity
 from mspipeline.volume import FloatArray
 
 pytestmark = pytest.mark.usefixtures("backend_needed")

@@ -22,7 +22,7 @@ from mspipeline.jobs.processes import first_host, place, require_address
 from mspipeline.jobs.train import graph_of
 from mspipeline.runs import RunPaths, config_hash, read_record, read_rows
 from mspipeline.shards.manifest import load_manifest
-from mspipeline.telemetry.schema import EPOCHS
+from mspipeline.tables.schema import EPOCHS
 from mspipeline.training.checkpoint import read_checkpoint
 
 CURVE = ["epoch", "subset", "steps_total", "images", "loss", "dice_slice_soft_smooth1"]

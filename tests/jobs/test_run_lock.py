@@ -18,7 +18,7 @@ from mspipeline.config import TrainJob
 from mspipeline.errors import FolderInUse, StorageError
 from mspipeline.jobs.run_lock import hold_run
 from mspipeline.runs import RunPaths, read_record, read_rows
-from mspipeline.telemetry.schema import CASES
+from mspipeline.tables.schema import CASES
 from tests.command_line import PROGRAM, files_below, run, wait_for
 
 NARROW = ("--set", "base_width=2", "--loss", "dice", "--threads", "1")

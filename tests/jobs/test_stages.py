@@ -25,8 +25,8 @@ from mspipeline.jobs.train import train
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows
 from mspipeline.shards.manifest import load_manifest
 from mspipeline.shards.patch_reader import read_voxels
+from mspipeline.tables.schema import CASES, EPOCHS, EVENTS, Identity
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.telemetry.schema import CASES, EPOCHS, EVENTS, Identity
 from mspipeline.telemetry.shard import read_stream
 from mspipeline.training.checkpoint import read_checkpoint
 

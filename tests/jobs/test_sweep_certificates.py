@@ -20,8 +20,8 @@ from mspipeline.runs import RunPaths, read_record
 from mspipeline.slurm.campaigns.campaign import Campaign
 from mspipeline.slurm.site import Partition, Site, load_site
 from mspipeline.slurm.sweep import Matrix, Sweep
+from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.telemetry.schema import Identity
 
 WRONG = Path(__file__).parents[1] / "backends" / "wrong_backend.py"
 SEVERAL = [name for name in ("tensorflow", "pyeddl", "jax", "torch") if not availability(name).problem][:2]

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mspipeline.telemetry import schema
+from mspipeline.tables import schema
 
 START = datetime.datetime(2026, 3, 1, 8, 0, tzinfo=datetime.UTC)
 Rows = Sequence[dict[str, Any]]

@@ -9,7 +9,7 @@ import pytest
 
 from mspipeline.errors import TableError
 from mspipeline.report.tables import load_tables
-from mspipeline.telemetry import schema
+from mspipeline.tables import schema
 from tests.report.report_rows import case_row, run_row
 
 

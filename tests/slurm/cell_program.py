@@ -23,7 +23,7 @@ from mspipeline.config import EvaluateJob, TrainJob, read_config
 from mspipeline.errors import SuiteError
 from mspipeline.files import read_json, write_json
 from mspipeline.runs import RunPaths, RunRecord, write_record, write_rows
-from mspipeline.telemetry.schema import CASES, EPOCHS
+from mspipeline.tables.schema import CASES, EPOCHS
 
 stopped_by: list[int] = []
 

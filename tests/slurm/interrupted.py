@@ -14,7 +14,7 @@ from mspipeline.slurm.inside.attempt import read_attempt
 from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.submission.submit import read_submission
 from mspipeline.slurm.sweep import Matrix, Sweep
-from mspipeline.telemetry.schema import EPOCHS
+from mspipeline.tables.schema import EPOCHS
 from tests.slurm.process_watch import processes_of, wait_for
 
 CURVE = ["epoch", "subset", "steps_total", "images", "loss", "dice", "dice_slice_soft_smooth1"]

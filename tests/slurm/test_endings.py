@@ -19,7 +19,7 @@ from mspipeline.slurm.inside.attempt import (
 )
 from mspipeline.slurm.site import load_site
 from mspipeline.slurm.submission.submit import Submission
-from mspipeline.telemetry.schema import SAMPLES_STREAM, Identity
+from mspipeline.tables.schema import SAMPLES_STREAM, Identity
 from mspipeline.telemetry.shard import StreamWriter
 from tests.slurm.campaign_program import cell_commands
 

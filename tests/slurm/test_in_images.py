@@ -25,7 +25,7 @@ from mspipeline.slurm.submission.around import prepare_order
 from mspipeline.slurm.submission.shape import Shape
 from mspipeline.slurm.submission.submit import Order, read_submission, submit_together
 from mspipeline.slurm.sweep import Matrix, Sweep
-from mspipeline.telemetry.schema import EPOCHS
+from mspipeline.tables.schema import EPOCHS
 from tests.mpi_launch import require_mpi
 from tests.slurm.campaign_program import cell_commands
 from tests.slurm.image_runtimes import BINDS, COMMIT, LABELS, NoRuntime, start_runtime
@@ -163,7 +163,7 @@ def test_ranks_inside_an_image_find_each_other(cluster, runtime, tmp_path, nodes
             prepare_order(tmp_path, PrepareJob(dataset=tmp_path, output=tmp_path), site, 2, "python")
         return
     seen = Surroundings(container=runtime.name, image=runtime.image, binds=BINDS, folders=(str(tmp_path),))
-    joins = ["python", "-P", "-m", "mspipeline.shards.launchers"]
+    joins = ["python", "-P", "-m", "mspipeline.parallel.launchers"]
     order = Order("ranks", [joins], tmp_path / "cell", launchers=[[*site.mpi_command(2), f"--nodes={nodes}"]])
     shape = Shape(tasks=2, tells_end=True)
     (handle,) = submit_together(site, "cpu", [order], tmp_path / "logs", name="ranks", surroundings=seen, shape=shape)

@@ -19,7 +19,7 @@ from mspipeline.slurm.campaigns.look import Look
 from mspipeline.slurm.campaigns.progress import cell_state
 from mspipeline.slurm.cells import cells
 from mspipeline.slurm.sweep import Matrix, Sweep
-from mspipeline.telemetry.schema import CASES, EPOCHS
+from mspipeline.tables.schema import CASES, EPOCHS
 
 
 @pytest.fixture

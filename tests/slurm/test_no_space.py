@@ -12,8 +12,8 @@ from mspipeline.jobs.train import train
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.slurm.campaigns.follow import CellsFailed
 from mspipeline.slurm.inside.attempt import read_attempt
+from mspipeline.tables.schema import EPOCHS, Identity
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.telemetry.schema import EPOCHS, Identity
 from mspipeline.training.checkpoint import read_checkpoint
 from tests.slurm.campaign_program import cell_commands
 

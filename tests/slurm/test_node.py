@@ -4,7 +4,7 @@ import pytest
 
 from mspipeline.config import PrepareJob
 from mspipeline.errors import ConfigError
-from mspipeline.shards.launchers import plugin_of
+from mspipeline.parallel.launchers import plugin_of
 from mspipeline.slurm.inside.container import Bind
 from mspipeline.slurm.inside.node import Surroundings, command_lines, container_of
 from mspipeline.slurm.inside.podman import with_pmi

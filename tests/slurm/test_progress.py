@@ -13,7 +13,7 @@ from mspipeline.runs import RunPaths, write_rows
 from mspipeline.slurm.campaigns.progress import cell_state, last_lines
 from mspipeline.slurm.cells import cells
 from mspipeline.slurm.sweep import Matrix, Sweep
-from mspipeline.telemetry.schema import CASES, EPOCHS
+from mspipeline.tables.schema import CASES, EPOCHS
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 from mspipeline.errors import ConfigError
 from mspipeline.runs import RunPaths, read_record, read_rows
 from mspipeline.slurm.srun import srun_words
-from mspipeline.telemetry.schema import EPOCHS
+from mspipeline.tables.schema import EPOCHS
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

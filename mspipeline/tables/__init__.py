@@ -1,0 +1,1 @@
+"""The Arrow schemas of everything that is stored as a table, with their versions. May import: pyarrow."""
