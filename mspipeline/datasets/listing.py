@@ -83,9 +83,11 @@ def obstacle(path: Path) -> str:
         return "a folder, expected a file: move it away"
     if not stat.S_ISREG(status.st_mode):
         return "no regular file: replace it by one"
+    if status.st_size == 0:
+        return "empty (0 bytes): copy it again"
     try:
         with path.open("rb") as stream:
-            start = stream.read(_POINTER_BYTES) if 0 < status.st_size < _POINTER_BYTES else b""
+            start = stream.read(_POINTER_BYTES) if status.st_size < _POINTER_BYTES else b""
     except OSError as error:
         return f"not readable ({error.strerror}): `chmod u+r` it, or ask its owner"
     if b"/annex/objects/" in start:

@@ -19,7 +19,7 @@ def touch(root: Path, *names: str) -> None:
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.write_bytes(b"\0")
 
 
 def bids(root: Path, *subjects: str) -> Path:
@@ -378,6 +378,7 @@ ANNEX = "../../.git/annex/objects/zJ/Vq/MD5E-s2787022--5f.nii.gz/MD5E-s2787022--
         (lambda scan: scan.symlink_to(scan.name), "a link that leads back to itself"),
         (lambda scan: scan.mkdir(), "a folder, expected a file"),
         (os.mkfifo, "no regular file"),
+        (Path.touch, "empty (0 bytes): copy it again"),
         (
             lambda scan: scan.write_text("/annex/objects/MD5E-s2787022--5f.nii.gz\n"),
             "a git-annex pointer without its content: fetch it with `datalad get {}`",
