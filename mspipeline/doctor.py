@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 
 from mspipeline.backends.registry import BACKENDS, availability
+from mspipeline.campaigns.finding import Finding
+from mspipeline.campaigns.site import load_site
 from mspipeline.errors import SuiteError
-from mspipeline.slurm.checks.finding import Finding
 from mspipeline.slurm.checks.probe import probe_site
 from mspipeline.slurm.checks.site_check import site_findings
-from mspipeline.slurm.site import load_site
 from mspipeline.telemetry.gpu import open_gpus
 
 FREE_DISK_GB = 5.0

@@ -214,9 +214,9 @@ def test_shards_that_a_run_was_not_trained_on_are_refused(finished: Path, scans:
 
 
 def test_a_campaign_whose_shards_are_others_by_now_is_not_resumed(scans: Path, tmp_path: Path) -> None:
-    from mspipeline.slurm.campaigns.campaign import Campaign
-    from mspipeline.slurm.site import load_site
-    from mspipeline.slurm.sweep import Matrix, Sweep
+    from mspipeline.campaigns.campaign import Campaign
+    from mspipeline.campaigns.site import load_site
+    from mspipeline.campaigns.sweep import Matrix, Sweep
 
     assert prepare(scans, tmp_path / "shards").code == 0
     sweep = Sweep(name="tiny", matrix=Matrix(model=("unet2d",)))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from mspipeline.campaigns.progress import CellState
 from mspipeline.display.campaigns import LiveStates, campaign_eta_s, line_of, print_states, screen, summary, word_of
-from mspipeline.slurm.campaigns.progress import CellState
 
 
 def cell(name: str, state: Any = "pending", message: str = "", **values: Any) -> CellState:

@@ -266,9 +266,9 @@ def test_evaluate_shows_the_cases_of_its_checkpoint_and_what_they_were_scored_ag
 
 
 def test_status_and_doctor_print_json_alone(small_shards: Path, tmp_path: Path) -> None:
-    from mspipeline.slurm.campaigns.campaign import Campaign
-    from mspipeline.slurm.site import load_site
-    from mspipeline.slurm.sweep import Matrix, Sweep
+    from mspipeline.campaigns.campaign import Campaign
+    from mspipeline.campaigns.site import load_site
+    from mspipeline.campaigns.sweep import Matrix, Sweep
 
     sweep = Sweep(name="tiny", matrix=Matrix(model=("unet2d",), seed=(0, 1)))
     Campaign.create(tmp_path / "campaign", sweep, small_shards, load_site("local"))

@@ -41,7 +41,7 @@ FLOORS = {
         "mspipeline.patches",
         "mspipeline.provenance",
     ],
-    4: ["mspipeline.backends", "mspipeline.shards", "mspipeline.collect", "mspipeline.slurm"],
+    4: ["mspipeline.backends", "mspipeline.shards", "mspipeline.collect"],
     5: [
         "mspipeline.dense",
         "mspipeline.training",
@@ -49,12 +49,12 @@ FLOORS = {
         "mspipeline.interchange.runs",
         "mspipeline.report",
     ],
-    6: [
-        "mspipeline.jobs",
+    6: ["mspipeline.jobs", "mspipeline.console"],
+    7: ["mspipeline.campaigns", "mspipeline.slurm"],
+    8: [
         "mspipeline.cli",
         "mspipeline.__main__",
         "mspipeline.commands",
-        "mspipeline.console",
         "mspipeline.display",
         "mspipeline.doctor",
         "mspipeline.benchmarks",
@@ -77,16 +77,12 @@ SIDEWAYS = {
     ("mspipeline.inference", "mspipeline.dense"),
     ("mspipeline.__main__", "mspipeline.cli"),
     ("mspipeline.cli", "mspipeline.commands"),
-    ("mspipeline.cli", "mspipeline.console"),
-    ("mspipeline.commands", "mspipeline.jobs"),
-    ("mspipeline.commands", "mspipeline.console"),
     ("mspipeline.commands", "mspipeline.display"),
     ("mspipeline.commands", "mspipeline.doctor"),
-    ("mspipeline.display", "mspipeline.console"),
     ("mspipeline.display", "mspipeline.doctor"),
     ("mspipeline.jobs", "mspipeline.console"),
-    ("mspipeline.benchmarks", "mspipeline.jobs"),
-    ("mspipeline.benchmarks", "mspipeline.console"),
+    ("mspipeline.campaigns", "mspipeline.slurm"),
+    ("mspipeline.slurm", "mspipeline.campaigns"),
 }
 FRAMEWORKS = {"tensorflow", "keras", "torch", "jax", "pyeddl", "onnxruntime"}
 MODULES = sorted(path for room in ("mspipeline", "jobs", "slurm", "benchmarks") for path in (ROOT / room).rglob("*.py"))

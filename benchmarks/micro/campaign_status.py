@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from mspipeline.benchmarks.micro.result import Result, main
+from mspipeline.campaigns.attempt import AttemptRecord, record_path
+from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.cells import Cell
+from mspipeline.campaigns.follow import Follower
+from mspipeline.campaigns.site import load_site
+from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import TrainingSettings
 from mspipeline.files import write_json
 from mspipeline.parallel.lock import hold
 from mspipeline.runs import RunPaths, write_rows
-from mspipeline.slurm.campaigns.campaign import Campaign
-from mspipeline.slurm.campaigns.follow import Follower
-from mspipeline.slurm.cells import Cell
-from mspipeline.slurm.inside.attempt import AttemptRecord, record_path
-from mspipeline.slurm.site import load_site
 from mspipeline.slurm.submission.submit import Submission, submission_path
-from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.tables.schema import CASES, EPOCHS
 
 SEEDS = 1250

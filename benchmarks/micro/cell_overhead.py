@@ -17,15 +17,15 @@ from pathlib import Path
 from mspipeline.backends.registry import availability
 from mspipeline.benchmarks.micro.private_slurm import SITE, private_slurm
 from mspipeline.benchmarks.micro.result import Result, main
+from mspipeline.campaigns.arrays import config_path
+from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.cells import Cell
+from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import PrepareJob, TrainingSettings
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.files import write_json
 from mspipeline.jobs.prepare import prepare
 from mspipeline.runs import RunPaths, read_rows
-from mspipeline.slurm.campaigns.campaign import Campaign
-from mspipeline.slurm.cells import Cell
-from mspipeline.slurm.submission.arrays import config_path
-from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.tables.schema import EPOCHS
 
 REPEATS = 3

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mspipeline.slurm.site import Partition, Site
+from mspipeline.campaigns.site import Partition, Site
 
 TESTS = Path(__file__).resolve().parents[2] / "tests" / "slurm"
 SITE = Site(

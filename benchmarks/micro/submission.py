@@ -16,11 +16,11 @@ import submitit
 
 from mspipeline.benchmarks.micro.private_slurm import SITE, private_slurm
 from mspipeline.benchmarks.micro.result import Result, main
+from mspipeline.campaigns.attempt import run_commands
+from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import TrainingSettings
 from mspipeline.files import write_json
-from mspipeline.slurm.campaigns.campaign import Campaign
-from mspipeline.slurm.inside.attempt import run_commands
-from mspipeline.slurm.sweep import Matrix, Sweep
 
 CELLS = 1000
 PEERS = 50

@@ -42,14 +42,14 @@ def sweep(
     With --data it begins with the scans. --set gives values of their recipe.
     """
     from mspipeline.backends.registry import availability
+    from mspipeline.campaigns.campaign import Campaign
+    from mspipeline.campaigns.plan import plan, write_scripts
+    from mspipeline.campaigns.site import load_site
+    from mspipeline.campaigns.sweep import load_sweep
     from mspipeline.config import PrepareJob, parse_assignments
     from mspipeline.display.plan import print_plan
     from mspipeline.preprocess.recipe import load_recipe
-    from mspipeline.slurm.campaigns.campaign import Campaign
-    from mspipeline.slurm.campaigns.plan import plan, write_scripts
     from mspipeline.slurm.checks.site_check import check_site
-    from mspipeline.slurm.site import load_site
-    from mspipeline.slurm.sweep import load_sweep
 
     loaded = load_sweep(file)
     for backend in loaded.matrix.backend:
@@ -110,8 +110,8 @@ def resume(
     uncertified: Uncertified = False,
 ) -> None:
     """Run what a sweep has not done yet. Cells that are done are not run again, those that run still are followed."""
-    from mspipeline.slurm.campaigns.campaign import Campaign
-    from mspipeline.slurm.campaigns.logs import find_cell
+    from mspipeline.campaigns.campaign import Campaign
+    from mspipeline.campaigns.logs import find_cell
 
     opened = Campaign.open(campaign)
     only = [find_cell(opened.cells, word, campaign).id for word in cells or ()]
@@ -121,9 +121,9 @@ def resume(
 @app.command(epilog="example: mspipeline cancel sweeps/demo")
 def cancel(campaign: Annotated[Path, typer.Argument(help="Campaign folder.")]) -> None:
     """Stop a sweep, the state of its cells saved."""
+    from mspipeline.campaigns.campaign import Campaign
     from mspipeline.console import stderr
     from mspipeline.display.campaigns import summary
-    from mspipeline.slurm.campaigns.campaign import Campaign
 
     stderr.print(f"{campaign}: {summary(Campaign.open(campaign).cancel())}")
 
@@ -137,10 +137,10 @@ def _follow(
     only: Sequence[str] = (),
 ) -> None:
     """Run a campaign to its end with a live table: scans, certificates, cells, tables, each where it is lacking."""
+    from mspipeline.campaigns.certificates import certify_campaign
+    from mspipeline.campaigns.follow import CellsFailed
     from mspipeline.console import CaseProgress, stderr
     from mspipeline.display import LiveStates
-    from mspipeline.jobs.sweep_certificates import certify_campaign
-    from mspipeline.slurm.campaigns.follow import CellsFailed
 
     here = campaign.record.site.executor == "local"
     if here and campaign.to_prepare:
@@ -182,10 +182,10 @@ def _prepare_here(campaign: Any) -> Any:
 
 def _collect_here(campaign: Any) -> None:
     """Make a campaign's tables on this machine."""
+    from mspipeline.campaigns.gaps import write_gaps
     from mspipeline.config import CollectJob
     from mspipeline.console import stderr
     from mspipeline.jobs.collect import collect_job
-    from mspipeline.slurm.campaigns.gaps import write_gaps
 
     write_gaps(campaign)
     collected = collect_job(CollectJob(runs=campaign.folder, output=campaign.folder / "tables"))

@@ -33,12 +33,12 @@ def collect(
 
 def _add_gaps(folder: Path) -> None:
     """Give the cells of a campaign that never began their rows. Raises TableError where no cell has begun or failed."""
+    from mspipeline.campaigns.campaign import Campaign
+    from mspipeline.campaigns.gaps import write_gaps
     from mspipeline.collect.tables import find_runs
     from mspipeline.console import stderr
     from mspipeline.display.campaigns import summary
     from mspipeline.errors import StorageError, TableError
-    from mspipeline.slurm.campaigns.campaign import Campaign
-    from mspipeline.slurm.campaigns.gaps import write_gaps
 
     campaign = Campaign.open(folder)
     try:

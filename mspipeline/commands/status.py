@@ -30,10 +30,10 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show how far a sweep is, cell by cell. Changes nothing; any terminal, or a new login, tells the same."""
+    from mspipeline.campaigns.campaign import Campaign
     from mspipeline.config import nearest
     from mspipeline.display import print_states
     from mspipeline.display.campaigns import STATE_STYLE
-    from mspipeline.slurm.campaigns.campaign import Campaign
 
     for word in state or ():
         if word not in STATE_STYLE:
@@ -77,9 +77,9 @@ def logs(
     attempt: Annotated[int | None, typer.Option(min=0, help="Only what this one wrote; the first is 0.")] = None,
 ) -> None:
     """Print what a cell's programs wrote, every attempt of it; which attempt and which file is said on stderr."""
+    from mspipeline.campaigns.campaign import Campaign
+    from mspipeline.campaigns.logs import LogReader, find_cell
     from mspipeline.console import stderr
-    from mspipeline.slurm.campaigns.campaign import Campaign
-    from mspipeline.slurm.campaigns.logs import LogReader, find_cell
 
     if follow and attempt is not None:
         raise UsageError("--follow and --attempt exclude each other; following shows what the latest attempt writes")

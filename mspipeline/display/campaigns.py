@@ -16,9 +16,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mspipeline.campaigns.progress import CellState
 from mspipeline.console import show, stderr, stdout
 from mspipeline.display.table import print_json, table
-from mspipeline.slurm.campaigns.progress import CellState
 
 MESSAGE_WIDTH = 48
 """Columns for a cell's last words in the live table, whose height must not jump; `status --json` has them whole."""

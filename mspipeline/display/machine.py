@@ -12,7 +12,7 @@ from mspipeline.console import stdout
 from mspipeline.display.table import print_json
 
 if TYPE_CHECKING:
-    from mspipeline.slurm.checks.finding import Finding
+    from mspipeline.campaigns.finding import Finding
 
 
 def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:

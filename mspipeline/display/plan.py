@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from mspipeline.campaigns.plan import Plan
 from mspipeline.console import stderr, stdout
 from mspipeline.display.table import print_json, table
-from mspipeline.slurm.campaigns.plan import Plan
 
 UNKNOWN = "-"
 

@@ -7,8 +7,7 @@ host_check.py     modules, container runtime, images and folders on this machine
 probe.py          a job of ten seconds on each partition; probe_job.py is what it runs
 probe_mpi.py      a job of two ranks, in each image
 image.py          an image's digest, backend and version
-finding.py        one thing that was looked at: a line of `mspipeline doctor`
 
-May import: `config`, `errors`, `slurm.inside`, `slurm.modules`, `slurm.program_environment`,
-`slurm.sbatch_options`, `slurm.site`, `slurm.srun`, `telemetry.gpu`.
+May import: `campaigns.finding`, `campaigns.site`, `config`, `errors`, `slurm.modules`, `slurm.on_node.container`,
+`slurm.on_node.node`, `slurm.program_environment`, `slurm.sbatch_options`, `slurm.srun`, `telemetry.gpu`.
 """

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mspipeline import __version__
+from mspipeline.campaigns.finding import Finding
+from mspipeline.campaigns.site import Site
 from mspipeline.errors import ConfigError
-from mspipeline.slurm.checks.finding import Finding
 from mspipeline.slurm.checks.image import BACKEND, VERSION, ImageFacts, ImageNotHere, check_image, digest_of, look_into
-from mspipeline.slurm.inside.container import expand, parse_bind
-from mspipeline.slurm.site import Site
+from mspipeline.slurm.on_node.container import expand, parse_bind
 
 ON_NODES = "`mspipeline doctor --site FILE --probe` looks on the nodes"
 MODULE_S = 60.0

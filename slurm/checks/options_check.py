@@ -6,9 +6,9 @@ import os
 import subprocess
 from collections.abc import Iterator
 
-from mspipeline.slurm.checks.finding import Finding
+from mspipeline.campaigns.finding import Finding
+from mspipeline.campaigns.site import Site
 from mspipeline.slurm.sbatch_options import words_of
-from mspipeline.slurm.site import Site
 from mspipeline.slurm.srun import outside_of_jobs
 
 ANSWER_S = 30.0

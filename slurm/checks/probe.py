@@ -23,12 +23,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mspipeline.slurm.checks.finding import Finding
+from mspipeline.campaigns.finding import Finding
+from mspipeline.campaigns.site import Site
 from mspipeline.slurm.checks.probe_job import LINE, MARK, Probe
 from mspipeline.slurm.checks.probe_mpi import mpi_findings
 from mspipeline.slurm.modules import NOT_BEGUN, plain_lines
 from mspipeline.slurm.sbatch_options import WHERE, words_of
-from mspipeline.slurm.site import Site
 from mspipeline.slurm.srun import outside_of_jobs, srun_words
 
 WAIT_S = 60

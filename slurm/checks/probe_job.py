@@ -16,12 +16,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mspipeline import __version__
+from mspipeline.campaigns.finding import Finding
+from mspipeline.campaigns.site import Site
 from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError
-from mspipeline.slurm.checks.finding import Finding
-from mspipeline.slurm.inside.container import argv, expand, parse_bind
-from mspipeline.slurm.inside.node import Surroundings, container_of
-from mspipeline.slurm.site import Site
+from mspipeline.slurm.on_node.container import argv, expand, parse_bind
+from mspipeline.slurm.on_node.node import Surroundings, container_of
 from mspipeline.telemetry.gpu import open_gpus
 
 LINE = "finding "

@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from mspipeline.campaigns.finding import Finding
+from mspipeline.campaigns.site import Site
 from mspipeline.config import parse
 from mspipeline.errors import ConfigError
-from mspipeline.slurm.checks.finding import Finding
 from mspipeline.slurm.checks.probe_job import LINE, Probe
-from mspipeline.slurm.inside.node import Surroundings, command_lines
 from mspipeline.slurm.modules import refusal_in
+from mspipeline.slurm.on_node.node import Surroundings, command_lines
 from mspipeline.slurm.sbatch_options import WHERE, words_of
-from mspipeline.slurm.site import Site
 from mspipeline.slurm.srun import outside_of_jobs
 
 RANKS = 2

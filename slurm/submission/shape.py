@@ -12,7 +12,7 @@ from typing import Any
 
 import submitit
 
-from mspipeline.slurm.site import Partition, Site
+from mspipeline.campaigns.site import Partition, Site
 from mspipeline.slurm.srun import srun_words
 
 LOCAL_TIME_MIN = 366 * 24 * 60

@@ -29,17 +29,17 @@ import psutil
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError, JobPaths
 
+from mspipeline.campaigns import processes
+from mspipeline.campaigns.attempt import AttemptRecord, read_attempt, run_commands, utc_now
+from mspipeline.campaigns.site import Site
 from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError, StorageError
 from mspipeline.files import read_json, write_json
 from mspipeline.parallel.lock import held
-from mspipeline.slurm import processes
 from mspipeline.slurm.checks.cluster_facts import minutes
-from mspipeline.slurm.inside.attempt import AttemptRecord, read_attempt, run_commands, utc_now
-from mspipeline.slurm.inside.element import Work, run_element
-from mspipeline.slurm.inside.node import Surroundings
+from mspipeline.slurm.on_node.element import Work, run_element
+from mspipeline.slurm.on_node.node import Surroundings
 from mspipeline.slurm.program_environment import program_environment
-from mspipeline.slurm.site import Site
 from mspipeline.slurm.srun import outside_of_jobs
 from mspipeline.slurm.submission import queue
 from mspipeline.slurm.submission.shape import PLAIN, Shape, parameters, python_words

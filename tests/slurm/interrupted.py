@@ -6,16 +6,16 @@ import signal
 import threading
 
 from mspipeline.backends.registry import availability
+from mspipeline.campaigns.attempt import read_attempt
+from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import Interrupted
 from mspipeline.runs import RunPaths, read_rows
-from mspipeline.slurm.campaigns.campaign import Campaign
-from mspipeline.slurm.inside.attempt import read_attempt
-from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.submission.submit import read_submission
-from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.tables.schema import EPOCHS
-from tests.slurm.process_watch import processes_of, wait_for
+from tests.campaigns.process_watch import processes_of, wait_for
 
 CURVE = ["epoch", "subset", "steps_total", "images", "loss", "dice", "dice_slice_soft_smooth1"]
 START_S = 240.0

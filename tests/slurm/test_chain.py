@@ -7,20 +7,20 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from mspipeline.campaigns.attempt import read_attempt
+from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.follow import CellsFailed
+from mspipeline.campaigns.gaps import wait_for_answer, write_gaps
+from mspipeline.campaigns.plan import write_scripts
+from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.sweep import EvaluateSettings, Matrix, PrepareSettings, Sweep
 from mspipeline.collect.tables import collect
 from mspipeline.config import PrepareJob, TrainingSettings
 from mspipeline.files import read_json, write_json
-from mspipeline.slurm.campaigns.campaign import Campaign
-from mspipeline.slurm.campaigns.follow import CellsFailed
-from mspipeline.slurm.campaigns.gaps import wait_for_answer, write_gaps
-from mspipeline.slurm.campaigns.plan import write_scripts
-from mspipeline.slurm.inside.attempt import read_attempt
-from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.submission.queue import QUEUE
 from mspipeline.slurm.submission.submit import read_submission
-from mspipeline.slurm.sweep import EvaluateSettings, Matrix, PrepareSettings, Sweep
-from tests.slurm.campaign_program import cell_commands
-from tests.slurm.process_watch import processes_of, wait_for
+from tests.campaigns.campaign_program import cell_commands
+from tests.campaigns.process_watch import processes_of, wait_for
 
 pytestmark = pytest.mark.slurm
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.campaigns.process_watch import processes_of, wait_for
 from tests.slurm.cluster_keeper import ClusterError
-from tests.slurm.process_watch import processes_of, wait_for
 
 pytestmark = pytest.mark.slurm
 

@@ -3,10 +3,10 @@ import shlex
 
 import pytest
 
-import mspipeline.slurm.inside.container
-import mspipeline.slurm.inside.podman
+import mspipeline.slurm.on_node.container
+import mspipeline.slurm.on_node.podman
 from mspipeline.errors import ConfigError, UsageError
-from mspipeline.slurm.inside.container import Bind, Container, argv, expand, parse_bind, passed
+from mspipeline.slurm.on_node.container import Bind, Container, argv, expand, parse_bind, passed
 
 BINDS = (Bind("/campaign", "/campaign"), Bind("/data/scans", "/scans", read_only=True))
 COMMAND = ["python", "-P", "-m", "mspipeline.jobs", "supervise", "train", "/campaign/cells/a b/train.json"]
@@ -142,5 +142,5 @@ def test_an_unknown_runtime_is_answered_with_the_known_ones():
 
 
 def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(mspipeline.slurm.inside.container).failed == 0
-    assert doctest.testmod(mspipeline.slurm.inside.podman).failed == 0
+    assert doctest.testmod(mspipeline.slurm.on_node.container).failed == 0
+    assert doctest.testmod(mspipeline.slurm.on_node.podman).failed == 0

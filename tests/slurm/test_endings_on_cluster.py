@@ -7,17 +7,17 @@ import time
 
 import pytest
 
+from mspipeline.campaigns import before_and_after as around
+from mspipeline.campaigns.attempt import read_attempt
+from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.follow import CellsFailed
+from mspipeline.campaigns.site import Partition, Site
 from mspipeline.errors import Interrupted
-from mspipeline.slurm.campaigns.campaign import Campaign
-from mspipeline.slurm.campaigns.follow import CellsFailed
-from mspipeline.slurm.inside.attempt import read_attempt
-from mspipeline.slurm.inside.node import Surroundings
-from mspipeline.slurm.site import Partition, Site
-from mspipeline.slurm.submission import around
+from mspipeline.slurm.on_node.node import Surroundings
 from mspipeline.slurm.submission.queue import QUEUE, Queue
 from mspipeline.slurm.submission.submit import Order, read_submission
-from tests.slurm.campaign_program import cell_commands
-from tests.slurm.process_watch import processes_of, wait_for
+from tests.campaigns.campaign_program import cell_commands
+from tests.campaigns.process_watch import processes_of, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -177,7 +177,7 @@ def test_a_job_that_fails_to_launch_again_is_taken_out_and_told(cluster, make_ca
 
 
 def test_a_job_that_will_never_start_is_taken_out_and_told_with_what_to_do(cluster, make_campaign, monkeypatch):
-    monkeypatch.setattr("mspipeline.slurm.campaigns.follow.HOPELESS_S", 3.0)
+    monkeypatch.setattr("mspipeline.campaigns.follow.HOPELESS_S", 3.0)
     campaign = make_campaign(site=SITE, seeds=(0,))
     cluster.run("scontrol", "update", "partitionname=cpu", "maxtime=1")
     try:

@@ -8,28 +8,28 @@ import pyarrow.parquet as pq
 import pytest
 
 from mspipeline import __version__
+from mspipeline.campaigns.attempt import read_attempt
+from mspipeline.campaigns.before_and_after import prepare_order
+from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.follow import CellsFailed
+from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.collect.tables import collect
 from mspipeline.config import PrepareJob, TrainingSettings
 from mspipeline.errors import ConfigError
 from mspipeline.files import read_json, write_json
 from mspipeline.runs import RunPaths, read_rows
-from mspipeline.slurm.campaigns.campaign import Campaign
-from mspipeline.slurm.campaigns.follow import CellsFailed
 from mspipeline.slurm.checks.host_check import image_findings
 from mspipeline.slurm.checks.image import look_into
 from mspipeline.slurm.checks.probe import probe_site
-from mspipeline.slurm.inside.attempt import read_attempt
-from mspipeline.slurm.inside.node import Surroundings
-from mspipeline.slurm.site import Partition, Site
-from mspipeline.slurm.submission.around import prepare_order
+from mspipeline.slurm.on_node.node import Surroundings
 from mspipeline.slurm.submission.shape import Shape
 from mspipeline.slurm.submission.submit import Order, read_submission, submit_together
-from mspipeline.slurm.sweep import Matrix, Sweep
 from mspipeline.tables.schema import EPOCHS
+from tests.campaigns.campaign_program import cell_commands
+from tests.campaigns.process_watch import wait_for
 from tests.mpi_launch import require_mpi
-from tests.slurm.campaign_program import cell_commands
 from tests.slurm.image_runtimes import BINDS, COMMIT, LABELS, NoRuntime, start_runtime
-from tests.slurm.process_watch import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.long]
 

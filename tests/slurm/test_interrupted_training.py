@@ -8,8 +8,8 @@ import pytest
 from mspipeline.runs import RunPaths
 from mspipeline.slurm.submission.submit import read_submission
 from mspipeline.training.checkpoint import read_checkpoint
+from tests.campaigns.process_watch import wait_for
 from tests.slurm.interrupted import START_S, Training, cut_the_power, kill, preempt, requeue, warn
-from tests.slurm.process_watch import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long, pytest.mark.usefixtures("backend_needed")]
 

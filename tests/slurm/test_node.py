@@ -2,14 +2,14 @@ import sys
 
 import pytest
 
+from mspipeline.campaigns.before_and_after import prepare_order
+from mspipeline.campaigns.site import Partition, Site
 from mspipeline.config import PrepareJob
 from mspipeline.errors import ConfigError
 from mspipeline.parallel.launchers import plugin_of
-from mspipeline.slurm.inside.container import Bind
-from mspipeline.slurm.inside.node import Surroundings, command_lines, container_of
-from mspipeline.slurm.inside.podman import with_pmi
-from mspipeline.slurm.site import Partition, Site
-from mspipeline.slurm.submission.around import prepare_order
+from mspipeline.slurm.on_node.container import Bind
+from mspipeline.slurm.on_node.node import Surroundings, command_lines, container_of
+from mspipeline.slurm.on_node.podman import with_pmi
 
 JOB = {"USER": "ada", "TMPDIR": "/local/ada", "SLURM_PROCID": "0", "CUDA_VISIBLE_DEVICES": "1", "HOME": "/home/ada"}
 

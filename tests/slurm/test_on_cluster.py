@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
+from mspipeline.campaigns.attempt import read_attempt
+from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.follow import CellsFailed
+from mspipeline.campaigns.site import Partition, Site
 from mspipeline.errors import ConfigError, Interrupted, Preempted
-from mspipeline.slurm.campaigns.campaign import Campaign
-from mspipeline.slurm.campaigns.follow import CellsFailed
-from mspipeline.slurm.inside.attempt import read_attempt
-from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.srun import srun_words
 from mspipeline.slurm.submission.queue import QUEUE, Queue
 from mspipeline.slurm.submission.shape import Shape
 from mspipeline.slurm.submission.submit import Order, read_submission, submit, submit_together
-from tests.slurm.campaign_program import cell_commands
-from tests.slurm.process_watch import processes_of, wait_for
+from tests.campaigns.campaign_program import cell_commands
+from tests.campaigns.process_watch import processes_of, wait_for
 
 pytestmark = pytest.mark.slurm
 

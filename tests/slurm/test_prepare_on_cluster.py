@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mspipeline.campaigns.site import Partition, Site
 from mspipeline.files import sha256_file
-from mspipeline.slurm.site import Partition, Site
 from tests.command_line import PROGRAM, files_below, run, wait_for
 from tests.mpi_launch import require_mpi, shared_memory
 

@@ -6,9 +6,9 @@ from importlib.util import find_spec
 
 import pytest
 
+from mspipeline.campaigns.site import Partition, Site
 from mspipeline.slurm.checks.probe import probe_site
 from mspipeline.slurm.checks.probe_mpi import mpi_findings
-from mspipeline.slurm.site import Partition, Site
 from tests.mpi_launch import require_mpi
 
 pytestmark = pytest.mark.slurm

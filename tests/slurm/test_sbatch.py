@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.process_watch import wait_for
+from tests.campaigns.process_watch import wait_for
 
 SCRIPTS = Path(__file__).parents[2] / "slurm" / "sbatch"
 NAMES = sorted(path.name for path in SCRIPTS.glob("*.sbatch"))

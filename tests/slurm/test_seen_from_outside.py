@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from mspipeline.slurm.campaigns.campaign import Campaign
-from mspipeline.slurm.inside.attempt import read_attempts
-from mspipeline.slurm.site import Partition, Site
+from mspipeline.campaigns.attempt import read_attempts
+from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.site import Partition, Site
 from mspipeline.slurm.submission.submit import read_submission
-from tests.slurm.campaign_program import cell_commands
-from tests.slurm.process_watch import wait_for
+from tests.campaigns.campaign_program import cell_commands
+from tests.campaigns.process_watch import wait_for
 
 FIRST, SECOND = "unet2d-tensorflow-s0", "unet2d-tensorflow-s1"
 MSPIPELINE = [sys.executable, "-c", "from mspipeline.cli import main; main()"]

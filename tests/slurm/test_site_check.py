@@ -11,12 +11,12 @@ from dataclasses import replace
 import pytest
 
 import mspipeline.slurm.checks.cluster_facts
+from mspipeline.campaigns.site import Image, Partition, Site, load_site
 from mspipeline.doctor import examine_site
 from mspipeline.errors import ConfigError
 from mspipeline.slurm.checks.cluster_facts import ClusterFacts, Node, PartitionFacts, ask_cluster, gres, minutes
 from mspipeline.slurm.checks.host_check import image_findings
 from mspipeline.slurm.checks.site_check import check_site, scheduler_findings, site_findings
-from mspipeline.slurm.site import Image, Partition, Site, load_site
 
 T4 = {("gpu", "t4"): 2}
 CORES = PartitionFacts(

@@ -6,18 +6,18 @@ import signal
 
 import pytest
 
+from mspipeline.campaigns.attempt import newest_state, read_attempt
+from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.ending import Allowance, NoAnswer, ending_of
+from mspipeline.campaigns.gaps import write_gaps
+from mspipeline.campaigns.site import Partition, Site
 from mspipeline.collect.tables import collect
 from mspipeline.display.campaigns import word_of
 from mspipeline.errors import ConfigError
-from mspipeline.slurm.campaigns.campaign import Campaign
-from mspipeline.slurm.campaigns.ending import Allowance, NoAnswer, ending_of
-from mspipeline.slurm.campaigns.gaps import write_gaps
-from mspipeline.slurm.inside.attempt import newest_state, read_attempt
-from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.submission.queue import QUEUE, SILENT, Queue, end_of
 from mspipeline.slurm.submission.submit import read_submission
-from tests.slurm.campaign_program import cell_commands
-from tests.slurm.process_watch import processes_of, wait_for
+from tests.campaigns.campaign_program import cell_commands
+from tests.campaigns.process_watch import processes_of, wait_for
 
 pytestmark = pytest.mark.slurm
 

@@ -6,18 +6,18 @@ import sys
 
 import pytest
 
+from mspipeline.campaigns.attempt import read_attempt
+from mspipeline.campaigns.site import Partition, Site
 from mspipeline.errors import ConfigError
 from mspipeline.slurm.checks.options_check import option_findings
 from mspipeline.slurm.checks.probe import probe_site
 from mspipeline.slurm.checks.site_check import check_site
-from mspipeline.slurm.inside.attempt import read_attempt
-from mspipeline.slurm.site import Partition, Site
 from mspipeline.slurm.srun import srun_words
 from mspipeline.slurm.submission.shape import Shape
 from mspipeline.slurm.submission.submit import Order, submit_together
+from tests.campaigns.process_watch import wait_for
 from tests.slurm.cluster import missing_packages, start_cluster
 from tests.slurm.cluster_keeper import WCKEY, ClusterError
-from tests.slurm.process_watch import wait_for
 from tests.slurm.test_sbatch import MEMORY, SCRIPTS
 
 pytestmark = pytest.mark.slurm

@@ -3,16 +3,16 @@ import sys
 
 import pytest
 
+from mspipeline.campaigns.attempt import read_attempt
+from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.site import Partition, Site, load_site
+from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import ConfigError, Interrupted
-from mspipeline.slurm.campaigns.campaign import Campaign
-from mspipeline.slurm.inside.attempt import read_attempt
-from mspipeline.slurm.site import Partition, Site, load_site
 from mspipeline.slurm.submission.shape import LOCAL_TIME_MIN, parameters
 from mspipeline.slurm.submission.submit import read_submission, sigint_held_back, submit
-from mspipeline.slurm.sweep import Matrix, Sweep
-from tests.slurm.campaign_program import CELL_PROGRAM, cell_commands
-from tests.slurm.process_watch import processes_of, wait_for
+from tests.campaigns.campaign_program import CELL_PROGRAM, cell_commands
+from tests.campaigns.process_watch import processes_of, wait_for
 
 # Programs of SLURM's names: sbatch starts the script at once on this machine, the others do the least that is needed.
 PROGRAMS = {

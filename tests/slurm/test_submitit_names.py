@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import submitit
 
-from mspipeline.slurm.site import Partition, Site
+from mspipeline.campaigns.site import Partition, Site
 from mspipeline.slurm.submission.shape import batch_script
 from mspipeline.slurm.submission.submit import Order, submit_together
+from tests.campaigns.process_watch import wait_for
 from tests.slurm.cluster import Cluster
-from tests.slurm.process_watch import wait_for
 
 SITE = Site(
     name="c", executor="slurm", partitions={"cpu": Partition(cpus=2, mem_gb=0.5, time_min=5)}, warn_s=30, max_parallel=2

@@ -1,0 +1,154 @@
+"""Cells that never began, as rows of the tables: `python -m mspipeline.campaigns.gaps CAMPAIGN`.
+
+A cell that died before its training could write `run.json` would be missing from every table without a word. For each
+such cell that is failed or interrupted, CAMPAIGN/gaps/<id>/run.json says what it was to be and why there is no more.
+It is another folder than the cell's own, which stays as the cell left it, and goes when the cell is started again.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mspipeline.campaigns.attempt import utc_now
+from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.cells import Cell
+from mspipeline.campaigns.plan import image_shape_of
+from mspipeline.campaigns.progress import CellState
+from mspipeline.campaigns.record import HASHES, manifest_path
+from mspipeline.errors import RunFolderError, ShapeError, SuiteError
+from mspipeline.files import read_json, write_json
+from mspipeline.models.catalogue import build, entry
+from mspipeline.network.cost import cost
+from mspipeline.preprocess.recipe import load_recipe
+from mspipeline.runs import RunPaths, RunRecord, config_hash, ended_path, read_record, run_id, write_record
+from mspipeline.slurm.submission.queue import QUEUE
+
+SILENT = "SLURM did not answer when the tables were made"
+ASKED, PAUSE_S = 5, 10.0
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What tells these shards from others; empty words where they were never made."""
+
+    dataset_hash: str = ""
+    recipe_hash: str = ""
+    split_hash: str = ""
+
+
+def write_gaps(campaign: Campaign) -> list[str]:
+    """Write `run.json` for each cell that is over and has none; their ids.
+
+    So it is with a cell of which nobody can tell whether it has begun, because SLURM does not answer. The `run.json` of
+    a killed training says `running` for ever: such cells that are over are listed in CAMPAIGN/gaps/ended.json.
+    Call it on the host: an image has no squeue.
+    """
+    found = []
+    ended: dict[str, dict[str, object]] = {}
+    data, recipe = _data(campaign)
+    silent = campaign.record.site.executor == "slurm" and not QUEUE.answers()
+    for cell, state in zip(campaign.cells, campaign.state(), strict=True):
+        unknown = silent and state.state == "running"
+        over = state.state in ("failed", "interrupted") or unknown
+        if not over:
+            continue
+        if RunPaths(cell.train.run_folder).record.exists():
+            with suppress(RunFolderError):  # `collect` names it
+                began = read_record(RunPaths(cell.train.run_folder))
+                if began.status == "running" and not unknown:
+                    ended[cell.id] = {"status": state.state, "restart_count": began.restart_count}
+            continue
+        problem = f"unknown: {SILENT}" if unknown else f"never began: {state.message}"
+        record = _record(campaign, cell, state, data, recipe, problem)
+        write_record(RunPaths(campaign.folder / "gaps" / cell.id), record)
+        found.append(cell.id)
+    if ended or ended_path(campaign.folder).exists():
+        write_json(ended_path(campaign.folder), {"schema_version": 1, "cells": ended})
+    return found
+
+
+def wait_for_answer(tries: int = ASKED, pause_s: float = PAUSE_S) -> bool:
+    """Whether SLURM answers, asked again for a while: a controller that restarts is away for a minute."""
+    for _ in range(tries):
+        if QUEUE.answers():
+            return True
+        time.sleep(pause_s)
+        QUEUE.forget()
+    return QUEUE.answers()
+
+
+def _data(campaign: Campaign) -> tuple[_Data, Mapping[str, object]]:
+    """Hashes and recipe of the shards, or of what was to make them."""
+    path = manifest_path(campaign.record.shards)
+    if path.exists():
+        manifest = read_json(path, what="shard manifest", remedy="prepare again")
+        return _Data(**{name: manifest[name] for name in HASHES}), manifest["recipe"]
+    if campaign.record.prepare is None:
+        return _Data(), {}
+    recipe = load_recipe(campaign.record.prepare.recipe)
+    return _Data(recipe_hash=recipe.hash), recipe.model_dump(mode="json")
+
+
+def _record(
+    campaign: Campaign, cell: Cell, state: CellState, data: _Data, recipe: Mapping[str, object], problem: str
+) -> RunRecord:
+    job = cell.train
+    try:
+        graph = build(job.model.name, image_shape_of(campaign), job.model.arguments)
+    except ShapeError:
+        graph = build(job.model.name, entry(job.model.name).example_shape, job.model.arguments)
+    costs = cost(graph)
+    now = utc_now()
+    return RunRecord(
+        run_id=run_id(job, data),
+        status="failed" if state.state == "failed" else "interrupted",
+        campaign=job.campaign,
+        cell=cell.id,
+        model=job.model.name,
+        model_arguments=dict(job.model.arguments),
+        backend=job.backend,
+        backend_version="",
+        device="",
+        memory=job.memory,
+        seed=job.seed,
+        threads=job.threads,
+        started_utc=now,
+        ended_utc=now,
+        restart_count=state.attempt or 0,
+        monitor=job.training.monitor,
+        threshold=job.training.threshold,
+        trainable_parameters=costs.trainable,
+        non_trainable_parameters=costs.non_trainable,
+        macs=costs.macs,
+        graph_hash=graph.hash,
+        dataset_hash=data.dataset_hash,
+        split_hash=data.split_hash,
+        recipe_hash=data.recipe_hash,
+        recipe=dict(recipe),
+        config_hash=config_hash(job, data),
+        provenance={},
+        problem=problem,
+    )
+
+
+def main() -> int:
+    """Write the gaps of the campaign named on the command line."""
+    try:
+        campaign = Campaign.open(Path(sys.argv[1]))
+        if campaign.record.site.executor == "slurm" and not wait_for_answer():
+            print(f"warning: {SILENT}; cells that may not have begun are rows that say so", file=sys.stderr)
+        for name in write_gaps(campaign):
+            print(f"{name}: never wrote run.json; the tables have a row with the reason")
+    except SuiteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
