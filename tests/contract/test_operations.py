@@ -72,9 +72,16 @@ SOLID: dict[str, ops.Op] = {
 }
 
 
+PARTS = 4
+"""The slopes are taken of a quarter of the operations at a time: each takes two steps of all that is in the graph."""
+
+
 @cache
-def gallery(rank: int) -> Graph:
-    """Each operation behind a pointwise convolution of its own, `NAME_in`; all results flattened side by side."""
+def gallery(rank: int, part: int | None = None) -> Graph:
+    """Each operation behind a pointwise convolution of its own, `NAME_in`; all results flattened side by side.
+
+    part: every `PARTS`th operation alone, from this one on.
+    """
     builder, flat = Builder(f"gallery{rank}d"), []
     image = builder.add("image", ops.Input(SHAPES[rank]))
     channels, ones = SHAPES[rank][-1], (1,) * rank
@@ -85,25 +92,35 @@ def gallery(rank: int) -> Graph:
     def add(name: str, op: ops.Op, *sources: str) -> None:
         flat.append(builder.add(f"{name}_flat", ops.Flatten(), builder.add(name, op, *sources)))
 
-    for name, op in (BOTH | (FLAT if rank == 2 else SOLID)).items():
-        add(name, op, branch(f"{name}_in"))
-    for name, several in {"add": ops.Add(), "maximum": ops.Maximum(), "concat": ops.Concat()}.items():
-        add(name, several, branch(f"{name}_in"), branch(f"{name}_in2"))
-    scale = builder.add("multiply_mean", ops.GlobalAverage(keep_axes=True), branch("multiply_in"))
-    gate = builder.add("multiply_gate", ops.Conv(1, ones, ones, ones, NO_PADDING[rank], bias=True), image)
-    add("multiply", ops.Multiply(), branch("multiply_in2"), scale, gate)
+    one = BOTH | (FLAT if rank == 2 else SOLID)
+    several = {"add": ops.Add(), "maximum": ops.Maximum(), "concat": ops.Concat(), "multiply": ops.Multiply()}
+    for name, op in list((one | several).items())[part :: PARTS if part is not None else 1]:
+        if name in one:
+            add(name, op, branch(f"{name}_in"))
+        elif name != "multiply":
+            add(name, op, branch(f"{name}_in"), branch(f"{name}_in2"))
+        else:
+            scale = builder.add("multiply_mean", ops.GlobalAverage(keep_axes=True), branch("multiply_in"))
+            gate = builder.add("multiply_gate", ops.Conv(1, ones, ones, ones, NO_PADDING[rank], bias=True), image)
+            add(name, op, branch("multiply_in2"), scale, gate)
     return builder.graph(builder.add("everything", ops.Concat(), *flat))
 
 
 @cache
-def classifier(rank: int) -> Graph:
-    """`gallery` without its dropout's randomness to a single probability."""
-    graph = gallery(rank)
+def classifier(rank: int, part: int) -> Graph:
+    """A part of `gallery` without its dropout's randomness to a single probability."""
+    graph = gallery(rank, part)
     builder = Builder(f"classifier{rank}d")
     for node in graph:
         builder.add(node.name, ops.Dropout(0.0) if isinstance(node.op, ops.Dropout) else node.op, *node.inputs)
     x = builder.add("score", ops.Dense(1, bias=True), graph.outputs[0])
     return builder.graph(builder.add("probability", ops.Sigmoid(), x))
+
+
+def test_the_parts_are_the_whole() -> None:
+    for rank in (2, 3):
+        parts = [[node.name for node in gallery(rank, part)] for part in range(PARTS)]
+        assert {name for part in parts for name in part} == {node.name for node in gallery(rank)}
 
 
 def random_weights(graph: Graph) -> Weights:
@@ -148,10 +165,11 @@ def test_every_operations_values_are_numpys(name: str, rank: int) -> None:
         assert start == row.size
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("rank", [2, 3])
-def test_every_operations_gradient_is_the_slope_of_the_loss(name: str, rank: int) -> None:
+def test_every_operations_gradient_is_the_slope_of_the_loss(name: str, rank: int, part: int) -> None:
     """With an enormous epsilon Adam's first step is minus the gradient; a step's loss is from before its update."""
-    graph, batch = classifier(rank), images(rank, 3)
+    graph, batch = classifier(rank, part), images(rank, 3)
     weights, truth = random_weights(graph), np.array([[1], [0], [1]], np.float32)
     weights["score", "kernel"] *= 0.02
     scores = [forward(graph, weights, image)["score"] for image in batch]
