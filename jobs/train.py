@@ -18,6 +18,7 @@ from mspipeline.jobs.run_record import certified, new_record, now, record_refusa
 from mspipeline.labels import Channels, channels_of
 from mspipeline.losses import Loss
 from mspipeline.models.catalogue import build
+from mspipeline.models.stored import keep_graph
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import begin_at, initial_weights
 from mspipeline.provenance import provenance
@@ -76,9 +77,15 @@ def train(
                 f"{paths.root}: holds run {earlier.run_id}, of other data or settings than {record.run_id}; "
                 "train into another folder"
             )
+        if earlier.graph_hash and earlier.graph_hash != graph.hash:
+            raise RunFolderError(
+                f"{paths.root}: holds a run of another network than {job.model.name} is now; train into another folder"
+            )
         if earlier.status == "complete":
             return earlier
         record = record.model_copy(update={"started_utc": earlier.started_utc})
+    if group.rank == 0:
+        keep_graph(paths.root, job.model.name, graph)
     attempt = _Attempt(job, manifest, graph, paths, record, events, observer, stop, group)
     try:
         complete = _train_stages(attempt) if manifest.kind == "patches3d" else _train_one(attempt)
@@ -210,7 +217,7 @@ def graph_of(job: TrainJob, manifest: Manifest) -> Graph:
     """The network of a job. Raises what `train` does where model, backend and shards do not fit together."""
     graph = build(job.model.name, manifest.image_shape, job.model.arguments)
     if not adapter(job.backend).trains:
-        trainable = ", ".join(name for name in BACKENDS if adapter(name).trains)
+        trainable = ", ".join(name for name in BACKENDS.working() if adapter(name).trains)
         raise BackendError(f"{job.backend} predicts only; train on {trainable}")
     adapter(job.backend).check(graph)
     _loss(job, channels_of(graph, _spatial(manifest)))
@@ -225,7 +232,7 @@ def _check_processes(job: TrainJob, manifest: Manifest) -> None:
     """Raise what says why these processes cannot train together."""
     batch_size, processes = slices_or(job.training.batch_size), job.processes
     if not adapter(job.backend).joins:
-        joining = ", ".join(name for name in BACKENDS if adapter(name).joins)
+        joining = ", ".join(name for name in BACKENDS.working() if adapter(name).joins)
         raise BackendError(f"{job.backend} trains in one process, not {processes}; choose one of {joining}")
     if manifest.kind == "patches3d":
         raise ConfigError(f"{job.shards}: a cascade on patches is trained by one process, not {processes}")

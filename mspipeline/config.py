@@ -5,8 +5,8 @@ A misspelt key, a wrong type or a value out of range is one line: file, key, wha
 
 from __future__ import annotations
 
-import difflib
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from mspipeline.errors import ConfigError
+from mspipeline.errors import ConfigError, nearest
 from mspipeline.files import read_text
 
 
@@ -29,10 +29,20 @@ Scalar = bool | int | float | str
 
 
 class ModelSettings(Strict):
-    """Which network, with which arguments of its builder (see `mspipeline models`)."""
+    """Which network, with which arguments of its builder (see `mspipeline models`).
+
+    name: may be `FILE.py:FUNCTION`. file_sha256: of that file when the job was made; unset for other networks.
+    """
 
     name: str
     arguments: dict[str, Scalar] = {}
+    file_sha256: str | None = None
+
+    @property
+    def plain_name(self) -> str:
+        """The name as a part of a folder's name: of a function in a file, the file's and its own."""
+        file, _, function = self.name.partition(":")
+        return re.sub(r"[^A-Za-z0-9_-]+", "_", f"{Path(file).stem}_{function}") if function else self.name
 
 
 class CascadeTraining(Strict):
@@ -235,13 +245,6 @@ def parse(document: Mapping[str, Any], schema: type[Settings], *, where: str) ->
     except ValidationError as error:
         problems = [_say(problem, schema) for problem in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(problems)) from error
-
-
-def nearest(word: str, valid: list[str]) -> str:
-    """The words that answer a misspelt one: `did you mean 'seed'? valid: model, seed`."""
-    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}valid: {', '.join(sorted(valid))}"
 
 
 def _say(problem: Any, schema: type[BaseModel]) -> str:

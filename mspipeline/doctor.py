@@ -15,6 +15,7 @@ from mspipeline.backends.registry import BACKENDS, availability
 from mspipeline.campaigns.finding import Finding
 from mspipeline.campaigns.site import load_site
 from mspipeline.errors import SuiteError
+from mspipeline.models.catalogue import MODELS
 from mspipeline.slurm.checks.probe import probe_site
 from mspipeline.slurm.checks.site_check import site_findings
 from mspipeline.telemetry.gpu import open_gpus
@@ -27,7 +28,8 @@ def examine(site: str, *, probe: bool = False) -> list[Finding]:
 
     probe: start a short job on each of the site's partitions too; else nothing is changed.
     """
-    here = [_python(), _machine(), _disk(), *(_backend(name) for name in BACKENDS), _gpu()]
+    backends = [_backend(name) for name in BACKENDS.working()]
+    here = [_python(), _machine(), _disk(), *backends, _gpu(), *_packages()]
     return [*here, *examine_site(site, probe=probe)]
 
 
@@ -72,6 +74,19 @@ def _backend(name: str) -> Finding:
         remedy = f"install it again: {BACKENDS[name].remedy}"
         return Finding(f"backend {name}", "broken", f"{found.version} does not run: {reason}", remedy)
     return Finding(f"backend {name}", "ok", f"{found.version}, on {result.stdout.strip()}")
+
+
+def _packages() -> list[Finding]:
+    """What other packages add to the suite, and what of it cannot be used."""
+    findings = []
+    for registry in (MODELS, BACKENDS):
+        findings += [
+            Finding(
+                f"{each.what} {each.name}", "broken", f"of package {each.package}: {each.reason}", "repair the package"
+            )
+            for each in registry.problems()
+        ]
+    return findings
 
 
 def _gpu() -> Finding:

@@ -24,7 +24,7 @@ The message of each is one line: what, where, what was expected, what to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 STOPPED = "stopped by Ctrl-C; what was written is whole; run the same command again to continue"
 """The line of a Ctrl-C that came where nothing better is known."""
@@ -119,3 +119,13 @@ class Interrupted(SuiteError):
     """Ctrl-C, with the state saved."""
 
     exit_code = 130
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """The words that answer a misspelt one: `did you mean 'seed'? valid: model, seed`."""
+    from difflib import get_close_matches  # not above: `startup` imports this module before its path is in order
+
+    known = sorted(valid)
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}valid: {', '.join(known)}"

@@ -261,12 +261,14 @@ def config_hash(job: TrainJob, data: PreparedData) -> str:
     settings = job.model_dump(mode="json", include={"model", "backend", "device", "memory", "seed", "training"})
     if job.processes > 1:  # as good as none before it was a setting
         settings["processes"] = job.processes
+    if job.model.file_sha256 is None:  # neither was this
+        del settings["model"]["file_sha256"]
     return sha256_data({**settings, "data": [data.dataset_hash, data.split_hash, data.recipe_hash]})
 
 
 def run_id(job: TrainJob, data: PreparedData) -> str:
     """A run's name: what it trains, on what, with which seed, and the first 8 digits of its configuration's hash."""
-    return f"{job.model.name}-{job.backend}-s{job.seed}-{config_hash(job, data)[:8]}"
+    return f"{job.model.plain_name}-{job.backend}-s{job.seed}-{config_hash(job, data)[:8]}"
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from mspipeline.config import Scalar, nearest
-from mspipeline.errors import ConfigError
+from mspipeline.config import Scalar
+from mspipeline.errors import ConfigError, nearest
 
 FLAGS = frozenset({"contiguous", "hold", "overcommit", "oversubscribe", "reboot", "spread-job", "use-min-nodes"})
 """Those that take no value."""

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS = {
-    0: ["mspipeline.errors", "mspipeline.startup"],
+    0: ["mspipeline.errors", "mspipeline.plugins", "mspipeline.startup"],
     1: [
         "mspipeline.losses",
         "mspipeline.metrics",
@@ -64,6 +64,7 @@ SIDEWAYS = {
     # Within a floor, only these rooms use each other, in this direction.
     ("mspipeline.config", "mspipeline.files"),
     ("mspipeline.startup", "mspipeline.errors"),
+    ("mspipeline.plugins", "mspipeline.errors"),
     ("mspipeline.volume", "mspipeline.files"),
     ("mspipeline.volume", "mspipeline.images"),
     ("mspipeline.volume", "mspipeline.grid"),

@@ -10,6 +10,6 @@ process_group.py  the processes that train one network together
 dropout_masks.py  what dropout drops, the same on every backend
 user_settings.py  what of a user's settings of the frameworks is put aside
 
-May import: NumPy, onnxruntime; `config`, `errors`, `interchange.onnx`, `losses`, `network`. A
-framework is imported inside its own adapter, when a network is built.
+May import: NumPy, onnxruntime; `errors`, `interchange.onnx`, `losses`, `network`,
+`plugins`. A framework is imported inside its own adapter, when a network is built.
 """

@@ -1,4 +1,7 @@
-"""The table of backends. Nothing is imported before one is asked for; an absent one says what brings it."""
+"""The table of backends. Nothing is imported before one is asked for; an absent one says what brings it.
+
+Packages add backends by the entry point group `mspipeline.backends`: a `BackendEntry`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import importlib
 import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
+from typing import Any
 
 from mspipeline.backends.base import Backend
-from mspipeline.config import nearest
-from mspipeline.errors import BackendError, ConfigError
+from mspipeline.errors import BackendError
+from mspipeline.plugins import Registry
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class BackendEntry:
     remedy: str
 
 
-BACKENDS: dict[str, BackendEntry] = {
+_BUILT_IN = {
     "tensorflow": BackendEntry(
         "mspipeline.backends.keras.tensorflow:TensorFlowBackend",
         (("tensorflow", ("tensorflow", "tensorflow-cpu")), ("keras", ("keras",))),
@@ -50,6 +54,15 @@ BACKENDS: dict[str, BackendEntry] = {
 }
 
 
+def _accept(name: str, made: Any) -> BackendEntry:
+    if not isinstance(made, BackendEntry):
+        raise ValueError(f"expected a BackendEntry (backends.registry); received: {type(made).__name__}")
+    return made
+
+
+BACKENDS = Registry("backend", "mspipeline.backends", _BUILT_IN, _accept)
+
+
 @dataclass(frozen=True)
 class Availability:
     """version: of the framework, where it is installed. problem: what is missing and what brings it, else empty."""
@@ -60,7 +73,7 @@ class Availability:
 
 def availability(name: str) -> Availability:
     """Whether a backend's packages are installed here; no framework is loaded. Raises ConfigError for unknown names."""
-    entry = _entry(name)
+    entry = BACKENDS[name]
     missing = [module for module, _ in entry.distributions if importlib.util.find_spec(module) is None]
     if missing:
         return Availability(None, f"backend {name} needs {', '.join(missing)}, not installed here; {entry.remedy}")
@@ -69,7 +82,7 @@ def availability(name: str) -> Availability:
 
 def adapter(name: str) -> type[Backend]:
     """The adapter's class, its framework not yet loaded. Raises ConfigError for unknown names."""
-    module, _, attribute = _entry(name).adapter.partition(":")
+    module, _, attribute = BACKENDS[name].adapter.partition(":")
     found: type[Backend] = getattr(importlib.import_module(module), attribute)
     return found
 
@@ -79,12 +92,6 @@ def create(name: str) -> Backend:
     if problem := availability(name).problem:
         raise BackendError(problem)
     return adapter(name)()
-
-
-def _entry(name: str) -> BackendEntry:
-    if name not in BACKENDS:
-        raise ConfigError(f"unknown backend {name!r}; {nearest(name, list(BACKENDS))}")
-    return BACKENDS[name]
 
 
 def _version(distributions: tuple[str, ...]) -> str:

@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from mspipeline.config import Scalar, Strict, nearest, read_config
-from mspipeline.errors import ConfigError
+from mspipeline.config import Scalar, Strict, read_config
+from mspipeline.errors import ConfigError, nearest
 from mspipeline.slurm import modules, sbatch_options
 from mspipeline.slurm.srun import OF_ENVIRONMENT, srun_words
 

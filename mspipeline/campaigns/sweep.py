@@ -36,10 +36,9 @@ from mspipeline.config import (
     Scalar,
     Strict,
     TrainingSettings,
-    nearest,
     read_config,
 )
-from mspipeline.errors import ConfigError
+from mspipeline.errors import ConfigError, nearest
 from mspipeline.models import catalogue
 
 Device = Literal["auto", "cpu", "gpu"]

@@ -58,6 +58,7 @@ def train(
     from mspipeline.display import print_run
     from mspipeline.jobs.launch import rank_of
     from mspipeline.jobs.train import graph_of
+    from mspipeline.models.from_file import model_settings
     from mspipeline.runs import run_id
     from mspipeline.shards.manifest import load_manifest
 
@@ -70,7 +71,7 @@ def train(
     }
     training = read_config(config, TrainingSettings) if config else TrainingSettings()
     document = {
-        "model": {"name": model, "arguments": parse_assignments(settings or [])},
+        "model": model_settings(model, parse_assignments(settings or [])),
         "backend": backend,
         "device": device,
         "memory": memory,

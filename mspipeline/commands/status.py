@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from mspipeline.commands.app import Json, app
-from mspipeline.errors import UsageError
+from mspipeline.errors import UsageError, nearest
 
 FOLLOW_S = 0.5
 """Between two looks of `logs --follow`."""
@@ -31,7 +31,6 @@ def status(
 ) -> None:
     """Show how far a sweep is, cell by cell. Changes nothing; any terminal, or a new login, tells the same."""
     from mspipeline.campaigns.campaign import Campaign
-    from mspipeline.config import nearest
     from mspipeline.display import print_states
     from mspipeline.display.campaigns import STATE_STYLE
 

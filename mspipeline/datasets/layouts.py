@@ -1,12 +1,16 @@
-"""Which cases a folder of scans holds, whatever its layout: BIDS, or one of the two of the open-MS repository."""
+"""Which cases a folder of scans holds, whatever its layout: BIDS, or one of the two of the open-MS repository.
+
+Packages add layouts by the entry point group `mspipeline.datasets`: a `DatasetLayout`. Of several that recognise a
+folder, the suite's own come first.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mspipeline.datasets.bids import LESIONS, bids_name, is_bids, read_bids
 from mspipeline.datasets.case import Candidate, Case, Layout, Wanted
@@ -14,10 +18,46 @@ from mspipeline.datasets.listing import children, obstacle, printable
 from mspipeline.datasets.open_ms import patients, read_open_ms
 from mspipeline.datasets.open_ms_raw import CHANGED, raw_patients, read_open_ms_raw
 from mspipeline.errors import DatasetError, shown
+from mspipeline.plugins import Registry
 
-LayoutName = Literal["bids", "open-ms", "open-ms-raw"]
 Masks = Literal["required", "optional"]
 REASONS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class DatasetLayout:
+    """How the files of a dataset lie.
+
+    recognizes: whether a folder is of this layout; a quick look. read: its cases. dataset_name: what the dataset calls
+    itself. looked_for: where lesion masks are expected, for error lines; {} stands for the subject.
+    """
+
+    recognizes: Callable[[Path], bool]
+    read: Callable[[Path, Wanted], Layout]
+    dataset_name: Callable[[Path], str]
+    looked_for: str
+
+
+def _accept(name: str, made: Any) -> DatasetLayout:
+    if not isinstance(made, DatasetLayout):
+        raise ValueError(f"expected a DatasetLayout (datasets.layouts); received: {type(made).__name__}")
+    return made
+
+
+LAYOUTS = Registry(
+    "layout",
+    "mspipeline.datasets",
+    {
+        "bids": DatasetLayout(is_bids, read_bids, bids_name, f"derivatives/*/{{}}/.../*_{LESIONS}.nii.gz"),
+        "open-ms": DatasetLayout(
+            lambda folder: bool(patients(folder)), read_open_ms, lambda _: "open-ms", "GOLD_STANDARD*"
+        ),
+        "open-ms-raw": DatasetLayout(
+            lambda folder: bool(raw_patients(folder)), read_open_ms_raw, lambda _: "open-ms-raw", CHANGED
+        ),
+    },
+    _accept,
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +69,7 @@ class Found:
     """
 
     dataset_name: str
-    layout: LayoutName
+    layout: str
     cases: tuple[Case, ...]
     incomplete: tuple[tuple[str, str], ...]
     unused: tuple[tuple[str, str], ...] = ()
@@ -75,23 +115,19 @@ def find_cases(
         what = f"is {obstacle(folder)}" if folder.is_symlink() else "a file" if folder.exists() else "no such folder"
         raise DatasetError(f"{folder}: {what}, expected a BIDS dataset")
     wanted = Wanted(tuple(modalities), masks == "required", brain, tuple(prefer), change_masks)
-    name, kind, layout = _read(folder, wanted)
+    kind, found = _recognized(folder)
+    layout = found.read(folder, wanted)
     _require_distinct(folder, layout.candidates)
-    looked_for = {
-        "bids": f"derivatives/*/{{}}/.../*_{LESIONS}.nii.gz",
-        "open-ms": "GOLD_STANDARD*",
-        "open-ms-raw": CHANGED,
-    }[kind]
     cases: list[Case] = []
     incomplete: list[tuple[str, str]] = []
     for candidate in layout.candidates:
         case = candidate.case
-        if problem := _problem(candidate, wanted, looked_for.replace("{}", case.subject)):
+        if problem := _problem(candidate, wanted, found.looked_for.replace("{}", case.subject)):
             incomplete.append((case.id, problem.encode("utf-8", "backslashreplace").decode()))
         else:
             cases.append(case)
     return Found(
-        name,
+        found.dataset_name(folder),
         kind,
         tuple(cases),
         tuple(incomplete),
@@ -101,13 +137,11 @@ def find_cases(
     )
 
 
-def _read(folder: Path, wanted: Wanted) -> tuple[str, LayoutName, Layout]:
-    if is_bids(folder):
-        return bids_name(folder), "bids", read_bids(folder, wanted)
-    if patients(folder):
-        return "open-ms", "open-ms", read_open_ms(folder, wanted)
-    if raw_patients(folder):
-        return "open-ms-raw", "open-ms-raw", read_open_ms_raw(folder, wanted)
+def _recognized(folder: Path) -> tuple[str, DatasetLayout]:
+    """The first layout that a folder is of, and its name. Raises DatasetError where there is none."""
+    for name, layout in LAYOUTS.working().items():
+        if layout.recognizes(folder):
+            return name, layout
     raise DatasetError(_neither(folder))
 
 

@@ -14,8 +14,8 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-from mspipeline.config import SplitSettings, Strict, nearest, read_config
-from mspipeline.errors import ConfigError
+from mspipeline.config import SplitSettings, Strict, read_config
+from mspipeline.errors import ConfigError, nearest
 from mspipeline.files import sha256_data
 
 Subset = Literal["train", "validation", "test"]

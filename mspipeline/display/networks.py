@@ -20,7 +20,7 @@ from mspipeline.network.cost import cost
 def print_models(only: str | None = None, *, as_json: bool) -> None:
     """Each network, or one, at its example size: parameters, multiply-accumulates, backends that can realise it."""
     rows: list[dict[str, Any]] = []
-    models = MODELS if only is None else {only: catalogue_entry(only)}
+    models = MODELS.working() if only is None else {only: catalogue_entry(only)}
     for name, entry in models.items():
         graph = build(name, entry.example_shape, {})
         costs = cost(graph)
@@ -31,7 +31,7 @@ def print_models(only: str | None = None, *, as_json: bool) -> None:
                 "non_trainable": costs.non_trainable,
                 "total": costs.total,
                 "macs": costs.macs,
-                "backends": [backend for backend in BACKENDS if not adapter(backend).unsupported(graph)],
+                "backends": [backend for backend in BACKENDS.working() if not adapter(backend).unsupported(graph)],
             }
         )
     if as_json:

@@ -1,12 +1,16 @@
-"""The network of a run folder, built again: from the catalogue, or from the file that an imported run has of it."""
+"""The network of a run folder, built again: from the catalogue, or from the file that the run has of it.
+
+A run has a file of its network where the suite may not be able to build it again: it was imported, or comes from a
+user's file or another package.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mspipeline.errors import DataError, RunFolderError
-from mspipeline.files import read_json
-from mspipeline.models.catalogue import build
+from mspipeline.files import read_json, write_json
+from mspipeline.models.catalogue import build, is_built_in
 from mspipeline.network.graph import Graph
 from mspipeline.network.ops import Shape
 from mspipeline.runs import RunRecord
@@ -16,17 +20,24 @@ IMPORTED = "imported"
 
 
 def stored_graph(folder: Path) -> Path:
-    """Where an imported run has its network."""
+    """Where a run has its network, where it has one."""
     return folder / "graph.json"
 
 
+def keep_graph(folder: Path, model: str, graph: Graph) -> None:
+    """Write the network of a run into its folder, unless the suite has that model itself. Raises StorageError."""
+    if not is_built_in(model):
+        write_json(stored_graph(folder), graph.to_json())
+
+
 def graph_of_run(folder: Path, record: RunRecord, image_shape: Shape) -> Graph:
-    """The network of a run: from the catalogue, or of an imported run from its `graph.json`. Raises RunFolderError."""
-    if record.model != IMPORTED:
+    """The network of a run: from the catalogue, or from its `graph.json`. Raises RunFolderError."""
+    if is_built_in(record.model):
         return build(record.model, image_shape, record.model_arguments)
     path = stored_graph(folder)
+    remedy = "import the ONNX file again" if record.model == IMPORTED else "train again"
     try:
-        document = read_json(path, what="graph", remedy="import the ONNX file again")
+        document = read_json(path, what="graph", remedy=remedy)
         return Graph.from_json(document, name=record.run_id, where=str(path))
     except DataError as error:
         raise RunFolderError(str(error)) from error

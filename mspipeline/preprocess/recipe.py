@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict, PositiveInt, ValidationInfo, field_validator
 
-from mspipeline.config import Strict, nearest, parse, read_config
-from mspipeline.errors import ConfigError, DatasetError
+from mspipeline.config import Strict, parse, read_config
+from mspipeline.errors import ConfigError, DatasetError, nearest
 from mspipeline.files import sha256_data
 from mspipeline.preprocess.brain import BrainChoice, brain_origin
 from mspipeline.preprocess.intensity import Statistics, normalise, statistics

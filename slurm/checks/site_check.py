@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mspipeline.campaigns.finding import Finding
 from mspipeline.campaigns.site import Partition, Site
-from mspipeline.config import nearest
-from mspipeline.errors import ConfigError
+from mspipeline.errors import ConfigError, nearest
 from mspipeline.slurm.checks.cluster_facts import ClusterFacts, Node, PartitionFacts, ask_cluster, gres, gres_words
 from mspipeline.slurm.checks.host_check import ON_NODES, host_findings, image_findings
 from mspipeline.slurm.checks.options_check import option_findings

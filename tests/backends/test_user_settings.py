@@ -89,7 +89,7 @@ def test_a_step_is_the_same_whatever_the_user_has_set(engine: str, tmp_path: Pat
 
 @pytest.mark.parametrize("content", ["not JSON", '{"floatx": "float8"}', "[]"])
 def test_a_broken_file_of_keras_settings_ends_nothing_and_none_is_written(content: str, tmp_path: Path) -> None:
-    (engine, *_) = [name for name in ("tensorflow", "jax", "torch") if not availability(name).problem] or [""]
+    (engine, *_) = [name for name in ("jax", "torch", "tensorflow") if not availability(name).problem] or [""]
     if not engine:
         pytest.skip("no engine of Keras is installed")
     script = f"from mspipeline.backends.keras.backend import load_keras; print(load_keras({engine!r}).config.floatx())"

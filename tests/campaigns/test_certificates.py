@@ -94,7 +94,7 @@ def test_a_cell_whose_backend_is_absent_leaves_a_record_that_says_so(
     small_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = replace(BACKENDS["torch"], distributions=(("no_such_framework", ("no-such-framework",)),))
-    monkeypatch.setitem(BACKENDS, "torch", gone)
+    monkeypatch.setitem(BACKENDS.built_in, "torch", gone)
     pair = campaign(small_shards, tmp_path, ["tensorflow", "torch"])
     assert certify_campaign(pair, command=refuse_to_start) == []
     job = pair.cells[1].train

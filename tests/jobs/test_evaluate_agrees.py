@@ -84,7 +84,7 @@ def on_patches(name: str) -> bool:
 @pytest.fixture(autouse=True)
 def small_two_class_network(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = catalogue.ModelEntry(two_classes, "two classes", catalogue.SLICE)
-    monkeypatch.setitem(catalogue.MODELS, "two_classes", entry)
+    monkeypatch.setitem(catalogue.MODELS.built_in, "two_classes", entry)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mspipeline.backends.registry import adapter
-from mspipeline.config import TrainingSettings, nearest, parse
-from mspipeline.errors import ConfigError
+from mspipeline.config import TrainingSettings, parse
+from mspipeline.errors import ConfigError, nearest
 from mspipeline.files import sha256_data, sha256_file
 from mspipeline.interchange.nicms_weights import read_nicms_weights
 from mspipeline.interchange.runs.record import imported_record, new_run

@@ -1,0 +1,189 @@
+"""What other packages add is found by its entry point and used in real runs; what is broken is named."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import pytest
+
+from mspipeline import plugins
+from mspipeline.errors import ConfigError
+from mspipeline.models.catalogue import MODELS, build, entry
+from tests.command_line import Ended, run
+
+EXAMPLES = Path(__file__).parent / "plugins"
+ENTRY_POINTS = """\
+[mspipeline.models]
+one_convolution = network:one_convolution
+unlicensed = broken:build
+not_there = network:no_such_function
+no_function = network:__doc__
+unet2d = network:one_convolution
+
+[mspipeline.backends]
+renamed = backend:RENAMED
+class_alone = backend:RenamedBackend
+
+[mspipeline.datasets]
+two-folders = layout:TWO_FOLDERS
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of packages with one of ours in it, as an installer leaves it."""
+    folder = tmp_path_factory.mktemp("installed")
+    second = "[mspipeline.models]\none_convolution = network:one_convolution\n"
+    for name, points in (("zeta-plugins", second), ("example-plugins", ENTRY_POINTS)):
+        package = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+        package.mkdir()
+        (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (package / "entry_points.txt").write_text(points)
+    for file in EXAMPLES.glob("*.py"):
+        (folder / file.name).write_text(file.read_text())
+    return folder
+
+
+@pytest.fixture
+def here(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package is installed for this process."""
+    monkeypatch.syspath_prepend(str(installed))
+    plugins._points.cache_clear()
+    monkeypatch.setattr(MODELS, "_loaded", {})
+    yield
+    plugins._points.cache_clear()
+
+
+def command(installed: Path, *words: object, cwd: Path) -> Ended:
+    return run(*words, cwd=cwd, PYTHONPATH=os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")]))
+
+
+@pytest.mark.usefixtures("here")
+def test_a_network_is_found_by_its_name_with_its_arguments() -> None:
+    graph = build("one_convolution", (8, 8, 1), {"kernel": 5})
+    assert graph["conv"].op.kernel == (5, 5)  # type: ignore[attr-defined]
+    assert entry("one_convolution").arguments == {"kernel": 3}
+    assert entry("one_convolution").summary == "A convolution, an odd kernel of it, and a sigmoid."
+    assert entry("one_convolution").example_shape == (256, 256, 1)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("unlicensed", "broken:build cannot be used (RuntimeError: licence not found)"),
+        ("not_there", "network:no_such_function cannot be used (AttributeError: "),
+        ("no_function", "network:__doc__ cannot be used (expected a function that builds a Graph; received: str)"),
+    ],
+)
+def test_one_that_cannot_be_used_is_named_when_it_is_asked_for(name: str, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build(name, (8, 8, 1), {})
+    assert str(error.value).startswith(f"model {name!r} of package example-plugins: {words}")
+    assert str(error.value).endswith("; repair the package, or uninstall it")
+    with pytest.raises(ConfigError, match="did you mean 'one_convolution'"):
+        build("one_convolutions", (8, 8, 1), {})
+
+
+@pytest.mark.usefixtures("here")
+def test_the_rest_works_and_the_suites_own_names_stay_its_own() -> None:
+    assert set(MODELS.working()) - set(MODELS.built_in) == {"one_convolution"}
+    assert set(MODELS) - set(MODELS.built_in) == {"one_convolution", "unlicensed", "not_there", "no_function"}
+    assert len(build("unet2d", (32, 32, 1), {}).nodes) > 20
+    found = {problem.name: str(problem) for problem in MODELS.problems()}
+    assert set(found) == {"unlicensed", "not_there", "no_function", "unet2d", "one_convolution"}
+    assert found["unet2d"] == ("model 'unet2d' of package example-plugins: the suite has that name; choose another")
+
+
+@pytest.mark.usefixtures("here")
+def test_of_two_packages_with_one_name_the_first_by_name_has_it() -> None:
+    (problem,) = [problem for problem in MODELS.problems() if problem.name == "one_convolution"]
+    assert str(problem) == (
+        "model 'one_convolution' of package zeta-plugins: package example-plugins has that name; choose another"
+    )
+
+
+def test_doctor_names_what_is_broken(installed: Path, tmp_path: Path) -> None:
+    done = command(installed, "doctor", cwd=tmp_path)
+    words = " ".join(done.stdout.split())
+    assert "licence not found" in words
+    assert "backend class_alone" in words
+    assert "the suite has that name" in words
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("backend_needed")
+def test_a_network_a_backend_and_a_layout_of_another_package_in_one_real_run(
+    installed: Path, small_dataset: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    for folder in ("scans", "masks"):
+        (data / folder).mkdir(parents=True)
+    for number in range(1, 5):
+        subject = f"sub-{number:02d}"
+        scan = nib.nifti1.load(small_dataset / subject / "anat" / f"{subject}_FLAIR.nii.gz")
+        mask = nib.nifti1.load(next(small_dataset.glob(f"derivatives/*/{subject}/anat/*lesion_mask.nii.gz")))
+        nib.nifti1.save(scan, data / "scans" / f"{number}.nii.gz")
+        nib.nifti1.save(mask, data / "masks" / f"{number}.nii.gz")
+    prepared = command(
+        installed, "prepare", data, "--set", "size=[32,32,16]", "--set", "brain=nonzero", "-o", "shards", cwd=tmp_path
+    )
+    assert prepared.code == 0, prepared.stderr
+    trained = command(
+        installed, "train", "one_convolution", "shards", "--backend", "renamed", "--epochs", "1", "--json", cwd=tmp_path
+    )
+    assert trained.code == 0, trained.stderr
+    record = json.loads(trained.stdout)
+    assert (record["model"], record["backend"], record["status"]) == ("one_convolution", "renamed", "complete")
+    scored = command(installed, "evaluate", f"runs/{record['run_id']}", "shards", "--json", cwd=tmp_path)
+    assert scored.code == 0, scored.stderr
+    assert {row["subset"] for row in json.loads(scored.stdout)} == {"validation", "test"}
+    gone = run("evaluate", f"runs/{record['run_id']}", "shards", cwd=tmp_path)  # the package is not installed any more
+    assert (gone.code, gone.error.startswith("unknown backend 'renamed'")) == (ConfigError.exit_code, True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("backend_needed")
+def test_a_network_of_a_file_is_trained_and_predicted_without_the_file(small_shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_net.py").write_text((EXAMPLES / "network.py").read_text())
+    words = ("train", "my_net.py:one_convolution", small_shards, "--epochs", "1", "--json", "--set")
+    first = run(*words, "kernel=1", cwd=tmp_path)
+    assert first.code == 0, first.stderr
+    named = json.loads(first.stdout)["run_id"]
+    assert named.startswith("my_net_one_convolution-tensorflow-s0-")
+    (tmp_path / "my_net.py").write_text((EXAMPLES / "network.py").read_text().replace("Sigmoid(), x", "Sigmoid(), x  "))
+    assert json.loads(run(*words, "kernel=1", cwd=tmp_path).stdout)["run_id"] != named  # an edited file is another run
+    (tmp_path / "my_net.py").unlink()
+    scored = run("evaluate", f"runs/{named}", small_shards, cwd=tmp_path)
+    assert scored.code == 0, scored.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("my_net.py:build", None, "my_net.py: no such file, expected Python with a function that builds a network"),
+        ("my_net.py:", "", "names no function; expected FILE.py:FUNCTION"),
+        ("my_net.py:bild", "def build(height, width, channels): ...", "has no function 'bild'; did you mean 'build'?"),
+        ("my_net.py:build", "def build(:", "my_net.py, line 1: cannot be loaded (SyntaxError: "),
+        ("my_net.py:build", "1 / 0", "my_net.py: cannot be loaded (ZeroDivisionError: division by zero)"),
+        (
+            "my_net.py:build",
+            "def build(image): ...",
+            "channels last, as in build(height, width, channels, *, first=16)",
+        ),
+        ("my_net.py:build", "def build(height, width, channels): return 3", "its function gave int, expected a Graph"),
+    ],
+)
+def test_a_file_that_gives_no_network_is_one_line(
+    small_shards: Path, tmp_path: Path, name: str, content: str | None, words: str
+) -> None:
+    if content is not None:
+        (tmp_path / "my_net.py").write_text(content)
+    ended = run("train", name, small_shards, cwd=tmp_path)
+    assert ended.code == ConfigError.exit_code
+    assert words in ended.error
+    assert not (tmp_path / "runs").exists()
