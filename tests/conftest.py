@@ -91,10 +91,16 @@ def backend_needed() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist a module's tests run in one process, so that what they share is made once."""
+    """With pytest-xdist a module's tests run in one process, so that what they share is made once.
+
+    What takes long comes first: at the end, when one process has nothing left to do, the other should not begin it.
+    """
+    alone = "test_every_backend.py"
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.name != alone, item.path not in slow))
     for item in items:
         group = str(item.path)
-        if item.path.name == "test_every_backend.py":
+        if item.path.name == alone:
             group = item.nodeid  # each is a run of its own
         elif item.path.name in MEMORY_KILLS:
             group = "memory kills"  # the kernel counts them for all processes of a control group together
