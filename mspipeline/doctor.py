@@ -13,11 +13,10 @@ import psutil
 
 from mspipeline.backends.registry import BACKENDS, availability
 from mspipeline.campaigns.finding import Finding
-from mspipeline.campaigns.site import load_site
+from mspipeline.campaigns.schedulers import SCHEDULERS, scheduler_named
+from mspipeline.campaigns.site_file import load_site
 from mspipeline.errors import SuiteError
 from mspipeline.models.catalogue import MODELS
-from mspipeline.slurm.checks.probe import probe_site
-from mspipeline.slurm.checks.site_check import site_findings
 from mspipeline.telemetry.gpu import open_gpus
 
 FREE_DISK_GB = 5.0
@@ -79,7 +78,7 @@ def _backend(name: str) -> Finding:
 def _packages() -> list[Finding]:
     """What other packages add to the suite, and what of it cannot be used."""
     findings = []
-    for registry in (MODELS, BACKENDS):
+    for registry in (MODELS, BACKENDS, SCHEDULERS):
         findings += [
             Finding(
                 f"{each.what} {each.name}", "broken", f"of package {each.package}: {each.reason}", "repair the package"
@@ -103,6 +102,5 @@ def examine_site(name: str, *, probe: bool = False) -> list[Finding]:
         site = load_site(name)
     except SuiteError as error:
         return [Finding("site", "broken", str(error), "correct the site file, or name another one")]
-    if site.executor == "local":
-        return [Finding(f"site {name}", "ok", "runs cells on this machine, one at a time unless it says otherwise")]
-    return [*site_findings(site), *(probe_site(site, Path.cwd()) if probe else ())]
+    scheduler = scheduler_named(site.executor)
+    return [*scheduler.findings(site), *(scheduler.probe(site, Path.cwd()) if probe else ())]

@@ -1,11 +1,14 @@
 """The SLURM scheduler: cells become jobs of a cluster.
 
-submission/    cells handed to SLURM as jobs, and its queue, asked
-checks/        a site held against its cluster
-on_node/       what runs inside a job
-srun.py, modules.py, sbatch_options.py  how jobs and their steps are asked for, and what is loaded before their work
-program_environment.py  the variables that SLURM's programs are started with
-sites/         site files to copy; sbatch/ has scripts for plain sbatch
+scheduler.py      what campaigns ask of a scheduler, answered for SLURM
+submission/       cells handed to SLURM as jobs, and its queue, asked
+checks/           a site held against its cluster
+on_node/          what runs inside a job
+site_rules.py     what a site file means here; sbatch_options.py: the options of sbatch that it may name
+srun.py, modules.py  how steps are started, and what is loaded before their work
+image.py          an image's digest, backend and version
+programs.py       SLURM's programs, asked
+sites/            site files to copy; sbatch/ has scripts for plain sbatch
 
-May import: `config`, `errors`.
+May import: `campaigns`, `config`, `errors`.
 """

@@ -64,30 +64,25 @@ OTHERWISE = {
 Options = Mapping[str, Scalar]
 
 
-def checked(options: Options) -> dict[str, Scalar]:
-    """Options by sbatch's own spelling: `mail_user` is `mail-user`.
+def check(options: Options) -> None:
+    """Check options that are written in sbatch's own spelling, `mail-user`.
 
     Raises ConfigError for a name that sbatch does not have, one that another key of the site file stands for, and a
     value where none belongs or none where one does. `false` is allowed for each: the option is left out.
     """
-    found: dict[str, Scalar] = {}
-    for written, value in options.items():
-        name = written.replace("_", "-")
+    for name, value in options.items():
+        written = name.replace("-", "_")
         if name in OTHERWISE:
             raise ConfigError(f"sbatch.{written} is not for the site file: {OTHERWISE[name]}")
         if name not in FLAGS | EITHER | VALUES:
             valid = [each.replace("-", "_") for each in FLAGS | EITHER | VALUES]
-            raise ConfigError(f"unknown sbatch option {written!r}; {nearest(written.replace('-', '_'), valid)}")
-        if name in found:
-            raise ConfigError(f"sbatch.{written} is given twice, with `_` and with `-`; write it once")
+            raise ConfigError(f"unknown sbatch option {written!r}; {nearest(written, valid)}")
         if value is True and name in VALUES:
             raise ConfigError(f"sbatch.{written} = true, but sbatch needs a value for it; write one")
         if not isinstance(value, bool) and name in FLAGS:
             raise ConfigError(f"sbatch.{written} = {value!r}, but it takes no value; write true or leave it out")
         if value == "" or re.search(r"[\x00-\x1f]", str(value)):
             raise ConfigError(f"sbatch.{written} = {value!r} is empty or has a line's end in it; write it on one line")
-        found[name] = value
-    return found
 
 
 def words_of(options: Options) -> list[str]:

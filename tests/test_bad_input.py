@@ -215,7 +215,7 @@ def test_shards_that_a_run_was_not_trained_on_are_refused(finished: Path, scans:
 
 def test_a_campaign_whose_shards_are_others_by_now_is_not_resumed(scans: Path, tmp_path: Path) -> None:
     from mspipeline.campaigns.campaign import Campaign
-    from mspipeline.campaigns.site import load_site
+    from mspipeline.campaigns.site_file import load_site
     from mspipeline.campaigns.sweep import Matrix, Sweep
 
     assert prepare(scans, tmp_path / "shards").code == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mspipeline.campaigns.progress import CellState
+from mspipeline.campaigns.cell_state import CellState
 from mspipeline.display.campaigns import LiveStates, campaign_eta_s, line_of, print_states, screen, summary, word_of
 
 

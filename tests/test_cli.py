@@ -267,7 +267,7 @@ def test_evaluate_shows_the_cases_of_its_checkpoint_and_what_they_were_scored_ag
 
 def test_status_and_doctor_print_json_alone(small_shards: Path, tmp_path: Path) -> None:
     from mspipeline.campaigns.campaign import Campaign
-    from mspipeline.campaigns.site import load_site
+    from mspipeline.campaigns.site_file import load_site
     from mspipeline.campaigns.sweep import Matrix, Sweep
 
     sweep = Sweep(name="tiny", matrix=Matrix(model=("unet2d",), seed=(0, 1)))

@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,9 @@ FLOORS = {
         "mspipeline.report",
     ],
     6: ["mspipeline.jobs", "mspipeline.console"],
-    7: ["mspipeline.campaigns", "mspipeline.slurm"],
+    7: ["mspipeline.campaigns"],
     8: [
+        "mspipeline.slurm",
         "mspipeline.cli",
         "mspipeline.__main__",
         "mspipeline.commands",
@@ -82,8 +84,7 @@ SIDEWAYS = {
     ("mspipeline.commands", "mspipeline.doctor"),
     ("mspipeline.display", "mspipeline.doctor"),
     ("mspipeline.jobs", "mspipeline.console"),
-    ("mspipeline.campaigns", "mspipeline.slurm"),
-    ("mspipeline.slurm", "mspipeline.campaigns"),
+    ("mspipeline.benchmarks", "mspipeline.slurm"),
 }
 FRAMEWORKS = {"tensorflow", "keras", "torch", "jax", "pyeddl", "onnxruntime"}
 MODULES = sorted(path for room in ("mspipeline", "jobs", "slurm", "benchmarks") for path in (ROOT / room).rglob("*.py"))
@@ -100,6 +101,15 @@ def room_of(module: str) -> tuple[str, int] | None:
     return max(found, key=lambda each: len(each[0]), default=None)
 
 
+def name_of(path: Path) -> str:
+    """Name by which a module is imported, `mspipeline.files`; a package's own is `mspipeline.slurm.__init__`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts if parts[0] == "mspipeline" else ("mspipeline", *parts))
+
+
+NAMES = {name_of(path) for path in MODULES}
+
+
 def imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -107,16 +117,60 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             module = str(node.module)
-            yield from (
-                f"{module}.{alias.name}" if module in ("mspipeline", "mspipeline.slurm") else module
-                for alias in node.names
-            )
+            for alias in node.names:
+                inner = f"{module}.{alias.name}"
+                is_module = inner in NAMES or f"{inner}.__init__" in NAMES or module == "mspipeline"
+                yield inner if is_module else module
+
+
+def _as_rooms(module: str) -> list[str]:
+    """The parts of a module's name; a package on a floor of its own counts as one that stands beside its parent."""
+    room = (room_of(module) or ("", 0))[0]
+    parts = module.split(".")
+    outside = room.count(".")
+    return ["mspipeline", ".".join(parts[1 : outside + 1]), *parts[outside + 1 :]] if outside > 1 else parts
+
+
+def levels() -> dict[str, dict[str, set[str]]]:
+    """For each package, which of its parts (modules and packages in it) imports which others."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for path in MODULES:
+        own = _as_rooms(name_of(path))
+        for name in imports(path):
+            used = f"{name}.__init__" if f"{name}.__init__" in NAMES else name
+            if used not in NAMES:
+                continue
+            parts = _as_rooms(used)
+            shared = next(n for n, pair in enumerate(zip([*own, ""], [*parts, ""], strict=False)) if pair[0] != pair[1])
+            if own != parts:
+                found.setdefault(".".join(own[:shared]), {}).setdefault(own[shared], set()).add(parts[shared])
+    return found
+
+
+LEVELS = levels()
+
+
+KNOWN_CIRCLES = {"mspipeline.preprocess"}  # a recipe and what it has prepared name each other's types
+
+
+@pytest.mark.parametrize("package", sorted(LEVELS.keys() - KNOWN_CIRCLES))
+def test_no_parts_of_a_package_import_each_other_in_a_circle(package: str) -> None:
+    try:
+        TopologicalSorter(LEVELS[package]).prepare()
+    except CycleError as error:
+        pytest.fail(f"{package}: a circle of imports: {' <- '.join(error.args[1])}")
+
+
+def test_a_circle_would_be_found() -> None:
+    slurm = LEVELS["mspipeline.slurm"]
+    assert slurm["checks"] >= {"on_node"}
+    with pytest.raises(CycleError):
+        TopologicalSorter({**slurm, "on_node": {*slurm["on_node"], "checks"}}).prepare()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_downwards(path: Path) -> None:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    module = ".".join(parts if parts[0] == "mspipeline" else ("mspipeline", *parts)).removesuffix(".__init__")
+    module = name_of(path).removesuffix(".__init__")
     if module == "mspipeline":
         assert not list(imports(path)) or list(imports(path)) == ["__future__"]
         return
@@ -127,6 +181,19 @@ def test_imports_run_downwards(path: Path) -> None:
         if other is None or other[0] == own[0]:
             continue
         assert other[1] < own[1] or (own[0], other[0]) in SIDEWAYS, f"{module} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_scheduler_is_asked_for_by_name(path: Path) -> None:
+    """Which scheduler a site has decides `campaigns/schedulers.py` alone: nothing else compares it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare):
+            compared = [node.left, *node.comparators]
+            names = {each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "") for each in compared}
+            words = {each.value for each in compared if isinstance(each, ast.Constant)}
+            where = f"{path}:{node.lineno}"
+            assert not ("executor" in names and words), f"{where}: a branch on the executor; give Scheduler a method"
+            assert not words & {"slurm", "local"}, f"{where}: a branch on a scheduler's name; give Scheduler a method"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -22,13 +22,13 @@ from mspipeline.campaigns.attempt import AttemptRecord, record_path
 from mspipeline.campaigns.campaign import Campaign
 from mspipeline.campaigns.cells import Cell
 from mspipeline.campaigns.follow import Follower
-from mspipeline.campaigns.site import load_site
+from mspipeline.campaigns.site_file import load_site
+from mspipeline.campaigns.submission import Submission, submission_path
 from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import TrainingSettings
 from mspipeline.files import write_json
 from mspipeline.parallel.lock import hold
 from mspipeline.runs import RunPaths, write_rows
-from mspipeline.slurm.submission.submit import Submission, submission_path
 from mspipeline.tables.schema import CASES, EPOCHS
 
 SEEDS = 1250
@@ -77,7 +77,7 @@ def resume(campaign: Path) -> None:
     """What `mspipeline resume` finds out before it hands anything over."""
     opened = Campaign.open(campaign)
     with hold(campaign / "lock"):
-        Follower(campaign, opened.record.site, opened.cells, lambda _: [], None, poll_s=1, grace_s=1)
+        Follower(campaign, opened.record.site, opened.scheduler, opened.cells, lambda _: [], None, poll_s=1, grace_s=1)
 
 
 def nothing(campaign: Path) -> None:

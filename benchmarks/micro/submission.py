@@ -16,8 +16,8 @@ import submitit
 
 from mspipeline.benchmarks.micro.private_slurm import SITE, private_slurm
 from mspipeline.benchmarks.micro.result import Result, main
-from mspipeline.campaigns.attempt import run_commands
 from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.run_commands import run_commands
 from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import TrainingSettings
 from mspipeline.files import write_json

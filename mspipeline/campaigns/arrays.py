@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mspipeline.campaigns.cells import Cell, Step
+from mspipeline.campaigns.job_shape import JobShape
+from mspipeline.campaigns.scheduler import Scheduler
 from mspipeline.campaigns.site import Partition, Site
-from mspipeline.slurm.srun import srun_words
-from mspipeline.slurm.submission.shape import Shape
 
 MAX_ELEMENTS = 1000
 """Elements of one array: SLURM's MaxArraySize is 1001 unless the site has raised it."""
@@ -31,7 +31,7 @@ class Array:
     partition: Partition
     cells: tuple[Cell, ...]
     steps: tuple[int, ...]
-    shape: Shape
+    shape: JobShape
 
     @property
     def jobs(self) -> int:
@@ -43,12 +43,12 @@ class Array:
         return [cell.steps[number] for number in self.steps]
 
 
-def chains(cells: Sequence[Cell], site: Site, *, separate_jobs: bool) -> list[tuple[Array, ...]]:
+def chains(cells: Sequence[Cell], site: Site, scheduler: Scheduler, *, separate_jobs: bool) -> list[tuple[Array, ...]]:
     """The arrays of these cells. Those of one chain have the same cells in one order; each waits for the one before.
 
     Raises ConfigError where the site has no partition for a cell.
     """
-    separate = separate_jobs and site.executor == "slurm"
+    separate = separate_jobs and scheduler.queues
     alike: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:
         key = tuple(_key(cell, numbers, site) for numbers in _jobs(cell, separate=separate))
@@ -56,7 +56,7 @@ def chains(cells: Sequence[Cell], site: Site, *, separate_jobs: bool) -> list[tu
     found = []
     for group in alike.values():
         jobs = _jobs(group[0], separate=separate)
-        pack = min(_pack(group[0], numbers, site) for numbers in jobs)
+        pack = min(_pack(group[0], numbers, site, scheduler) for numbers in jobs)
         size = MAX_ELEMENTS * pack
         for start in range(0, len(group), size):
             part = tuple(group[start : start + size])
@@ -79,13 +79,6 @@ def config_path(cell: Cell, step: str) -> Path:
     return cell.train.run_folder / "jobs" / f"{step}.json"
 
 
-def launcher(step: Step, site: Site, partition: Partition) -> list[str]:
-    """What starts the processes of a step on SLURM; nothing where it has one. They find each other without an MPI."""
-    if step.processes == 1 or site.executor != "slurm":
-        return []
-    return [*srun_words(mpi="none", cpus=partition.cpus), "--unbuffered", f"--ntasks={step.processes}"]
-
-
 def _jobs(cell: Cell, *, separate: bool) -> list[tuple[int, ...]]:
     """Numbers of the steps that each job of a cell runs."""
     numbers = range(len(cell.steps))
@@ -103,15 +96,15 @@ def _tasks(cell: Cell, numbers: tuple[int, ...]) -> int:
     return max(cell.steps[number].processes for number in numbers)
 
 
-def _pack(cell: Cell, numbers: tuple[int, ...], site: Site) -> int:
+def _pack(cell: Cell, numbers: tuple[int, ...], site: Site, scheduler: Scheduler) -> int:
     """Cells in one job. Those of several processes are alone in theirs."""
     partition = site.partition_for(cell.steps[numbers[0]].device)[1]
-    return partition.pack if site.executor == "slurm" and _tasks(cell, numbers) == 1 else 1
+    return scheduler.pack(partition) if _tasks(cell, numbers) == 1 else 1
 
 
 def _array(cells: tuple[Cell, ...], numbers: tuple[int, ...], site: Site, pack: int, *, separate: bool) -> Array:
     first = cells[0]
     step = first.steps[numbers[0]]
-    shape = Shape(tasks=_tasks(first, numbers), pack=min(pack, len(cells)), tells_end=separate)
+    shape = JobShape(tasks=_tasks(first, numbers), pack=min(pack, len(cells)), propagates_exit_code=separate)
     name = step.name if separate else "cells"
     return Array(name, step.device, *site.partition_for(step.device), cells, numbers, shape)

@@ -16,23 +16,22 @@ CAMPAIGN/
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mspipeline.campaigns import before_and_after as around
+from mspipeline.campaigns import before_and_after
 from mspipeline.campaigns.arrays import chains
-from mspipeline.campaigns.attempt import read_attempt, utc_now
+from mspipeline.campaigns.attempt import utc_now
+from mspipeline.campaigns.cell_processes import sigint_held_back
+from mspipeline.campaigns.cell_state import CellState
 from mspipeline.campaigns.cells import Cell, cells
 from mspipeline.campaigns.dispatch import Commands, Dispatch
 from mspipeline.campaigns.follow import CellsFailed, Follower, Observer
-from mspipeline.campaigns.progress import CellState
 from mspipeline.campaigns.record import HASHES, CampaignRecord, manifest_hashes, manifest_path, same_or_refuse
+from mspipeline.campaigns.scheduler import Scheduler
+from mspipeline.campaigns.schedulers import scheduler_named
 from mspipeline.campaigns.site import Site
 from mspipeline.campaigns.state_cache import StateCache
 from mspipeline.campaigns.sweep import Sweep
@@ -40,19 +39,16 @@ from mspipeline.config import PrepareJob, parse
 from mspipeline.errors import (
     ConfigError,
     DataError,
-    Interrupted,
     Preempted,
     RunFolderError,
     SuiteError,
     TableError,
     UsageError,
 )
-from mspipeline.files import read_json, write_bytes, write_json
+from mspipeline.files import read_json, write_json
 from mspipeline.parallel.lock import held, hold, holder_of
-from mspipeline.slurm.submission import queue, submit
 
 GRACE_S = 120.0
-PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol")
 AGAIN = ("pending", "interrupted", "absent")
 
 
@@ -82,8 +78,10 @@ class Campaign:
         """
         folder = folder.resolve()
         shards = shards.resolve()
+        scheduler = scheduler_named(site.executor)
+        scheduler.validate(site)
         planned = cells(sweep, shards, folder)
-        for chain in chains(planned, site, separate_jobs=sweep.separate_jobs):
+        for chain in chains(planned, site, scheduler, separate_jobs=sweep.separate_jobs):
             if site.container != "none":
                 site.image_for(chain[0].cells[0].train.backend)
         record = CampaignRecord(
@@ -135,6 +133,11 @@ class Campaign:
         return cls(folder, record, cells(record.sweep, record.shards, folder))
 
     @property
+    def scheduler(self) -> Scheduler:
+        """What takes its cells. Raises ConfigError where this installation has no such scheduler."""
+        return scheduler_named(self.record.site.executor)
+
+    @property
     def to_prepare(self) -> bool:
         """Whether the shards are still to be made."""
         return self.record.prepare is not None and not manifest_path(self.record.shards).exists()
@@ -148,30 +151,28 @@ class Campaign:
         campaign._write()
         return campaign
 
-    def look(self) -> StateCache:
-        """What tells the states of the cells; one that is asked again reads only what has changed."""
-        return StateCache(self.folder / "finished.json")
+    def state_cache(self) -> StateCache:
+        """The states of the cells, read anew; one that is asked again reads only what has changed."""
+        return StateCache(self.scheduler, self.folder / "finished.json")
 
-    def state(self, look: StateCache | None = None) -> list[CellState]:
-        """Every cell's state, in the order of the sweep, from files alone. look: one that was asked before."""
-        return self._explained((look or self.look()).states(self.cells))
+    def state(self, cache: StateCache | None = None) -> list[CellState]:
+        """Every cell's state, in the order of the sweep, from its files and the queue. cache: one asked before."""
+        states = (cache or self.state_cache()).states(self.cells)
+        return before_and_after.explained(states, self._preparation())
 
     def followed(self) -> bool:
         """Whether a process runs this campaign, as far as this host can tell."""
         return held(self.folder / "lock")
 
     def submit(self, *, retry_failed: bool = False, commands: Commands | None = None) -> list[CellState]:
-        """Hand to SLURM what is not done, and leave it alone; return the states. Raises as `run` does."""
-        if self.record.site.executor != "slurm":
-            raise UsageError(
-                f"site {self.record.site.name}: its cells run only while somebody stays; leave out --detach"
-            )
+        """Hand over what is not done, and leave it alone; return the states. Raises as `run` does."""
+        refuse_to_detach(self.record.site)
         campaign = self._checked()
         with self._alone():
             again = {*AGAIN, *(["failed"] if retry_failed or campaign.to_prepare else [])}
             names = {state.id for state in self.state() if state.state in again}
             if names:
-                with submit.sigint_held_back():
+                with sigint_held_back():
                     campaign._dispatch(commands)([cell for cell in self.cells if cell.id in names])
         return campaign.state()
 
@@ -201,54 +202,21 @@ class Campaign:
             follower = Follower(
                 self.folder,
                 self.record.site,
+                self.scheduler,
                 [cell for cell in self.cells if not only or cell.id in only],
                 campaign._dispatch(commands),
-                observer and (lambda states: observer(self._explained(states))),
+                observer and (lambda states: observer(before_and_after.explained(states, self._preparation()))),
                 poll_s=poll_s,
                 grace_s=grace_s,
             )
             # Where there are no shards yet, what failed is the preparation.
             return campaign._followed(follower, retry_failed=retry_failed or campaign.to_prepare)
 
-    def cancel(self, *, grace_s: float = GRACE_S, poll_s: float = 0.2) -> list[CellState]:
-        """Stop this campaign from another terminal: ask all that runs to end, wait up to `grace_s`; return the states.
-
-        Raises UsageError where cells run on another host, which cannot be reached from here, and where some run still
-        because SLURM does not answer; ConfigError where its programs are not on this machine.
-        """
-        self._refuse_without_slurm()
-        cancel_flag = self.folder / "cancel"
-        deadline = time.monotonic() + grace_s
-        while True:
-            followed = held(self.folder / "lock")
-            running = [state.id for state in self.state() if state.state == "running"]
-            if not followed and self.record.site.executor == "slurm":
-                around.stop(self.folder)
-            if not followed and not running:
-                break
-            if time.monotonic() > deadline:
-                break
-            if followed:
-                write_bytes(cancel_flag, f"{socket.gethostname()} {os.getpid()}\n".encode())
-            else:
-                submit.stop_all([_unfollowed(cell) for cell in self.cells if cell.id in running])
-            time.sleep(poll_s)
-        cancel_flag.unlink(missing_ok=True)
-        states = self.state()
-        if self.record.site.executor == "slurm" and not queue.QUEUE.answers():
-            left = sum(state.state == "running" for state in states)
-            if left:
-                raise UsageError(
-                    f"{self.folder}: SLURM does not answer, and {left} cells may run on; "
-                    f"`mspipeline cancel {self.folder}` again when it does"
-                )
-        return states
-
     def _checked(self) -> Campaign:
         """This campaign, its shards those it began with. Raises ConfigError where they are others by now."""
-        self._refuse_without_slurm()
+        self.scheduler.refuse_if_absent(str(self.folder))
         campaign = self.prepared()
-        if campaign.to_prepare and self.record.site.executor == "slurm":
+        if campaign.to_prepare and self.scheduler.queues:
             return campaign
         found = manifest_hashes(campaign.record.shards)
         if found != campaign.record.manifest:
@@ -259,15 +227,6 @@ class Campaign:
             )
         return campaign
 
-    def _refuse_without_slurm(self) -> None:
-        """Raise ConfigError where this campaign runs on SLURM and this machine has none: nothing could be asked."""
-        absent = [each for each in PROGRAMS if shutil.which(each) is None]
-        if self.record.site.executor == "slurm" and absent:
-            raise ConfigError(
-                f"{self.folder}: its cells run on SLURM, and this machine has no {', '.join(absent)} on the PATH; "
-                "work on a login node of the cluster, or load the module that has SLURM"
-            )
-
     def _dispatch(self, commands: Commands | None) -> Dispatch:
         record = self.record
         return Dispatch(
@@ -275,6 +234,7 @@ class Campaign:
             record.sweep,
             record.shards,
             record.site,
+            self.scheduler,
             self.cells,
             prepare=record.prepare if self.to_prepare else None,
             collect=record.collect,
@@ -282,21 +242,20 @@ class Campaign:
         )
 
     def _followed(self, follower: Follower, *, retry_failed: bool) -> list[CellState]:
-        """Follow the cells, then, on SLURM, the tables; say it once where no cell could begin for want of shards."""
+        """Follow the cells, then the job of the tables, if any; name the preparation where no cell could begin."""
         ended: list[CellState] | SuiteError
         try:
             ended = follower.run(retry_failed=retry_failed)
         except (CellsFailed, Preempted) as error:
             ended = error
         except BaseException:
-            if self.record.site.executor == "slurm":
-                around.stop(self.folder)
+            before_and_after.stop(self.folder, self.scheduler)
             raise
         self.prepared()
         no_tables: TableError | None = None
-        if self.record.collect and self.record.site.executor == "slurm":
+        if self.record.collect:
             try:
-                self._wait_for_tables()
+                before_and_after.wait_for_tables(self.folder, self.scheduler)
             except TableError as error:
                 no_tables = error
         # The first cause is the one to report: without shards there are no cells, and without cells no tables.
@@ -313,37 +272,9 @@ class Campaign:
             raise no_tables
         return ended
 
-    def _wait_for_tables(self) -> None:
-        """Stay until `collect` is over. Raises TableError where it went wrong, Interrupted on Ctrl-C."""
-        try:
-            while (tables := around.step_state(self.folder, "collect")).state == "running":
-                time.sleep(1.0)
-        except KeyboardInterrupt:
-            raise Interrupted(f"{self.folder}: all cells are over; their tables are being written still") from None
-        if tables.state in ("failed", "interrupted"):
-            raise TableError(
-                f"{self.folder}: no tables ({tables.message}; log: {tables.log}); "
-                f"make them with `mspipeline collect {self.folder}`"
-            )
-
-    def _preparation(self) -> around.StepState | None:
+    def _preparation(self) -> before_and_after.StepState | None:
         """The state of a preparation that the cells need; None where they need none."""
-        return around.step_state(self.folder, "prepare") if self.to_prepare else None
-
-    def _explained(self, states: list[CellState]) -> list[CellState]:
-        """The states with what cells wait for, or why they never began, where that is the preparation."""
-        preparation = self._preparation()
-        if preparation is None or preparation.state == "pending":
-            return states
-        explained = []
-        for each in states:
-            if preparation.state == "running" and each.waits:
-                explained.append(replace(each, message=f"waiting for the preparation{_after_semicolon(each.message)}"))
-            elif preparation.state in ("failed", "interrupted") and each.state != "running" and not each.node:
-                explained.append(replace(each, message=f"not prepared: {preparation.message}; log: {preparation.log}"))
-            else:
-                explained.append(each)
-        return explained
+        return before_and_after.step_state(self.folder, "prepare", self.scheduler) if self.to_prepare else None
 
     def _write(self) -> None:
         write_json(self.folder / "campaign.json", self.record.model_dump(mode="json"))
@@ -362,16 +293,7 @@ class Campaign:
             yield
 
 
-def _after_semicolon(message: str) -> str:
-    """What a cell's message says of its job besides what it does: that SLURM does not answer, that it is held."""
-    _, mark, rest = message.partition("; ")
-    return mark + rest
-
-
-def _unfollowed(cell: Cell) -> submit.Pair:
-    """The job of a cell that no process follows. Raises UsageError where it cannot be reached from here."""
-    folder = cell.train.run_folder
-    submission = submit.read_submission(folder)
-    if submission is not None and submission.executor == "local" and submission.host != socket.gethostname():
-        raise UsageError(f"{cell.id}: runs on {submission.host}; cancel it there")
-    return submission, read_attempt(folder)
+def refuse_to_detach(site: Site) -> None:
+    """Raise UsageError where a site's cells run only while the process that started them stays."""
+    if not scheduler_named(site.executor).queues:
+        raise UsageError(f"site {site.name}: its cells run only while somebody stays; leave out --detach")

@@ -49,7 +49,7 @@ def certify_campaign(
         missing = [name for name in backends[1:] if not _covered(folder, first, graph, backends[0], name)]
         if not missing:
             continue
-        if campaign.record.site.executor != "local":
+        if not campaign.scheduler.runs_here:
             raise NotCertified(_make_elsewhere(first, image_shape, [backends[0], *missing], folder))
         request = Request(
             first.model, (backends[0], *missing), image_shape, first.device, seed=0, threads=max(first.threads, 1)
@@ -58,10 +58,10 @@ def certify_campaign(
         outcomes += made
         unequal = [each for each in made if each.state not in ("certified", "reference", "cannot")]
         if unequal:
-            said = "; ".join(f"{each.backend}: {each.detail}" for each in unequal)
+            problems = "; ".join(f"{each.backend}: {each.detail}" for each in unequal)
             raise NotCertified(
-                f"{first.model.name}: not certified against {backends[0]}: {said}; correct the backend, leave it out, "
-                f"{UNCERTIFIED}"
+                f"{first.model.name}: not certified against {backends[0]}: {problems}; correct the backend, "
+                f"leave it out, {UNCERTIFIED}"
             )
     return outcomes
 

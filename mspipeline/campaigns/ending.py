@@ -14,42 +14,23 @@ it, and only its word on the attempt that is the latest counts.
 from __future__ import annotations
 
 import errno
-import math
 import os
-import re
-import signal
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pyarrow.compute as pc
-
-from mspipeline.campaigns.attempt import AttemptRecord, newest_state, tries_failed
+from mspipeline.campaigns.attempt import KILLED, AttemptRecord, newest_state, tries_failed
+from mspipeline.campaigns.memory import ran_out_of_memory
+from mspipeline.campaigns.scheduler import JobEnd, Scheduler
+from mspipeline.campaigns.submission import Submission
 from mspipeline.config import Strict, parse
-from mspipeline.errors import ConfigError, DataError, Interrupted, Preempted, RunFolderError, StorageError, TableError
+from mspipeline.errors import ConfigError, DataError, Interrupted, Preempted, RunFolderError, StorageError
 from mspipeline.files import read_json, write_json
-from mspipeline.runs import RunPaths
-from mspipeline.slurm import modules
-from mspipeline.slurm.submission import queue
-from mspipeline.slurm.submission.submit import Submission
-from mspipeline.tables.schema import SAMPLES_STREAM
-from mspipeline.telemetry.shard import read_stream
 
 STOP_SIGNALS = (1, 2, 10, 12, 15)  # HUP INT USR1 USR2 TERM: somebody asked, nothing went wrong
 INTERRUPTED_CODES = (Preempted.exit_code, Interrupted.exit_code, *(128 + number for number in STOP_SIGNALS))
-KILLED = 128 + 9
-GIB = 2**30
-MARGIN = 1.25
-_NEAR = 0.9
-"""A cell that was killed with this share of its memory in use most likely died of it."""
 _TAIL_BYTES = 65536
-_OVER_LIMIT = re.compile(r"exceeded memory limit \((\d+) > (\d+)\)")
-
-
-class NoAnswer(Exception):
-    """SLURM does not say how a job ended: nothing is to be judged before it does."""
 
 
 class Ending(Strict):
@@ -66,14 +47,6 @@ class Ending(Strict):
     message: str
     again: bool
     tries: int = 0
-
-
-@dataclass(frozen=True)
-class Allowance:
-    """What a cell may use: tries in a row, and GiB of memory where its site says."""
-
-    tries: int
-    mem_gb: float | None
 
 
 def ending_path(cell_folder: Path) -> Path:
@@ -105,135 +78,81 @@ def write_ending(cell_folder: Path, ending: Ending) -> None:
 
 
 def ending_of(
-    cell_folder: Path, submission: Submission, attempt: AttemptRecord | None, allowed: Allowance, unbegun: int = 0
+    cell_folder: Path,
+    submission: Submission,
+    attempt: AttemptRecord | None,
+    scheduler: Scheduler,
+    *,
+    tries_allowed: int,
+    mem_gb: float | None,
+    unbegun: int = 0,
 ) -> Ending | None:
     """What to report and do about a cell whose jobs are over; None where its own files tell enough.
 
-    unbegun: jobs of this cell in a row that ended before they began, this one not counted.
-    Raises NoAnswer where SLURM would have to tell and does not answer.
+    tries_allowed: how many times in a row it may die without progress. mem_gb: memory at which it is ended, None where
+    nothing ends it. unbegun: jobs of this cell in a row that ended before they began, this one not counted.
+    Raises NoAnswer where the scheduler would have to tell and does not answer.
     """
     number = None if attempt is None else attempt.attempt
-    begun = attempt is not None and attempt.job_id in submission.jobs
 
     def ending(state: Literal["failed", "interrupted"], message: str, *, again: bool = False, tries: int = 0) -> Ending:
         return Ending(
             job_id=submission.job_id, attempt=number, state=state, message=message, again=again, tries=tries
         )  # fmt: skip
 
-    refused = modules.refusal_in(submission.job_log) if submission.executor == "slurm" else ""
+    refused = scheduler.refusal(submission)
     if refused:
         return ending("failed", refused)
-    if attempt is None or not begun:
+    if attempt is None or attempt.job_id not in submission.jobs:
         if _full(cell_folder):
             return ending("failed", f"no space: {cell_folder} cannot be written; free some")
-        word = _word(submission, None)
-        if word in ("", "CANCELLED"):
+        end = scheduler.end_of(submission.job_id)
+        if end.reason in ("unknown", "cancelled"):
             return None
-        if unbegun + 1 >= allowed.tries:
+        if unbegun + 1 >= tries_allowed:
             return ending(
-                "failed", f"{unbegun + 1} jobs ended before they began ({word}); see its log", tries=unbegun + 1
+                "failed", f"{unbegun + 1} jobs ended before they began ({end.word}); see its log", tries=unbegun + 1
             )
-        return ending("interrupted", f"its job ended before it began ({word})", again=True, tries=unbegun + 1)
+        return ending("interrupted", f"its job ended before it began ({end.word})", again=True, tries=unbegun + 1)
     code = attempt.exit_code
     log_text = _tail(attempt.log, attempt.log_start)
-    ran_out = _memory(cell_folder, submission, attempt, allowed, log_text)
+    ran_out = ran_out_of_memory(cell_folder, attempt, scheduler, mem_gb, log_text)
     if ran_out:
         return ending("failed", ran_out)
     if code in INTERRUPTED_CODES:
         # SLURM puts such a job back itself, unless the cluster's PreemptMode is CANCEL or a requeue was refused.
-        word = _word(submission, attempt)
-        if word in ("PREEMPTED", "TIMEOUT", "NODE_FAIL"):
+        end = scheduler.end_of(attempt.job_id)
+        if end.reason in ("preempted", "time limit", "node failed"):
             return ending("interrupted", "preempted, its state saved", again=True)
-        # Warned of its time limit, and the controller did not answer when it asked to be put back.
-        warned = attempt.asked == signal.SIGUSR2.name and newest_state(cell_folder) != attempt.state_saved
-        if submission.executor == "slurm" and warned and word != "CANCELLED":
+        # Warned of its time limit, and the scheduler did not answer when the job asked to be put back.
+        warned = attempt.asked is not None and attempt.asked == scheduler.warning_signal
+        if warned and newest_state(cell_folder) != attempt.state_saved and end.reason != "cancelled":
             return ending("interrupted", "its time ended, its state saved", again=True)
         return None
     if code not in (None, KILLED):
         return None
     if _full(cell_folder):
         return ending("failed", f"no space: {cell_folder} cannot be written; free some")
-    word = _word(submission, attempt)
-    if word == "CANCELLED":
+    end = scheduler.end_of(attempt.job_id)
+    if end.reason == "cancelled":
         return ending("interrupted", "cancelled before its state was saved")
     tries = tries_failed(attempt, newest_state(cell_folder))
-    why = _cause(word, attempt)
-    if tries >= allowed.tries:
+    why = _cause(end, attempt)
+    if tries >= tries_allowed:
         return ending("failed", f"died {tries} times without getting further; the last time: {why}", tries=tries)
-    count = f" (try {tries} of {allowed.tries})" if tries else ""
+    count = f" (try {tries} of {tries_allowed})" if tries else ""
     return ending("interrupted", f"{why}{count}; it is run again", again=True, tries=tries)
 
 
-def _word(submission: Submission, attempt: AttemptRecord | None) -> str:
-    """SLURM's state of the job that ended; empty of a local one, and where SLURM does not know it any more.
-
-    Raises NoAnswer where SLURM does not answer.
-    """
-    if submission.executor != "slurm":
-        return ""
-    job = submission.job_id if attempt is None else attempt.job_id
-    word = queue.end_of(job)
-    if word == queue.SILENT:
-        raise NoAnswer(job)
-    return word
-
-
-def _cause(word: str, attempt: AttemptRecord) -> str:
+def _cause(end: JobEnd, attempt: AttemptRecord) -> str:
     """Why an attempt died."""
-    if word == "NODE_FAIL":
+    if end.reason == "node failed":
         return f"its node {attempt.node or attempt.host} failed"
-    if word == "TIMEOUT":
-        return "TIMEOUT: its time limit came before its state was saved: raise time_min or warn_s in the site file"
+    if end.reason == "time limit":
+        return f"{end.word}: its time limit came before its state was saved: raise time_min or warn_s in the site file"
     if attempt.asked is not None:
         return f"killed after {attempt.asked}, before its state was saved"
     return f"killed on {attempt.node or attempt.host} (SIGKILL)"
-
-
-def _memory(
-    cell_folder: Path, submission: Submission, attempt: AttemptRecord, allowed: Allowance, log_text: str
-) -> str:
-    """The message for a cell that ran out of memory; empty where it did not.
-
-    The peak is the first that is known of: SLURM's word in the log, its accounting, the samples beside the job.
-    """
-    reported = _OVER_LIMIT.findall(log_text)
-    if reported:
-        return _advice("killed by its memory limit", max(int(peak) for peak, _ in reported), int(reported[0][1]) / GIB)
-    last = log_text.strip().rpartition("\n")[2]
-    if attempt.exit_code not in (None, KILLED):
-        python = "MemoryError" in last
-        return _advice("memory ran out", _sampled(cell_folder), allowed.mem_gb) if python else ""
-    peak = _sampled(cell_folder)
-    limit_gb = allowed.mem_gb if submission.executor == "slurm" else None
-    if submission.executor == "slurm" and _word(submission, attempt) == "OUT_OF_MEMORY":
-        return _advice("killed by its memory limit", queue.peak_bytes(attempt.job_id) or peak, limit_gb)
-    if attempt.memory_ran_out:
-        return _advice("killed by the kernel, for memory ran out", peak, limit_gb)
-    if limit_gb and peak and peak > _NEAR * limit_gb * GIB:
-        return _advice("killed, most likely by its memory limit", peak, limit_gb)
-    return ""
-
-
-def _advice(what: str, peak: int | None, limit_gb: float | None) -> str:
-    """The words, the peak, and what to set where the site has a limit of its own."""
-    had = f" at {peak / GIB:.2f} GB" if peak else ""
-    of = f" of {limit_gb:g}" if limit_gb and peak else f" (mem_gb = {limit_gb:g})" if limit_gb else ""
-    better = math.ceil(2 * MARGIN * max(peak or 0, (limit_gb or 0) * GIB) / GIB) / 2
-    if limit_gb:
-        return f"{what}{had}{of}; set mem_gb = {better:g} or more in the site file, or a smaller batch_size"
-    return f"{what}{had}; run fewer cells at a time, or with a smaller batch_size"
-
-
-def _sampled(cell_folder: Path) -> int | None:
-    """The most resident memory that the samples of the latest job show, in bytes; None where there are none."""
-    attempts = [paths for paths in RunPaths(cell_folder).attempts() if paths.samples.exists()]
-    if not attempts:
-        return None
-    latest = max(attempts, key=lambda paths: paths.samples.stat().st_mtime_ns)
-    with suppress(TableError, OSError):
-        value = pc.max(read_stream(latest.samples, SAMPLES_STREAM)["rss_bytes"]).as_py()
-        return None if value is None else int(value)
-    return None
 
 
 def _tail(log: Path, start: int) -> str:

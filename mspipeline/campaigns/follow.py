@@ -1,11 +1,10 @@
 """Cells followed to their end: a few at a time, run again when they die, stopped in order with the campaign.
 
-What SLURM does not answer for is left as it is: nothing is judged, submitted or given up before it answers again.
+While a scheduler does not answer, nothing is judged, submitted or given up.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,13 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from mspipeline.campaigns.attempt import forgive, read_attempt
+from mspipeline.campaigns.cell_processes import sigint_held_back
+from mspipeline.campaigns.cell_state import CellState, last_lines
 from mspipeline.campaigns.cells import Cell
-from mspipeline.campaigns.ending import Allowance, Ending, NoAnswer, ending_of, read_ending, write_ending
-from mspipeline.campaigns.progress import CellState, last_lines
+from mspipeline.campaigns.ending import Ending, ending_of, read_ending, write_ending
+from mspipeline.campaigns.scheduler import NoAnswer, Obstacle, Pair, Scheduler
 from mspipeline.campaigns.site import Site
 from mspipeline.campaigns.state_cache import StateCache
+from mspipeline.campaigns.submission import Handle, Submission, begun, read_submission
 from mspipeline.errors import BackendError, Interrupted, Preempted, RunFolderError, SuiteError
-from mspipeline.slurm.submission import queue, submit
 
 Observer = Callable[[list[CellState]], None]
 ASK_AGAIN_S = 1.0
@@ -49,8 +50,9 @@ class Follower:
         self,
         folder: Path,
         site: Site,
+        scheduler: Scheduler,
         cells: list[Cell],
-        hand_over: Callable[[list[Cell]], list[submit.Handle]],
+        hand_over: Callable[[list[Cell]], list[Handle]],
         observer: Observer | None,
         *,
         poll_s: float,
@@ -58,6 +60,7 @@ class Follower:
     ) -> None:
         self._folder = folder
         self._site = site
+        self._scheduler = scheduler
         self._cells = {cell.id: cell for cell in cells}
         self._hand_over = hand_over
         self._observer = observer
@@ -67,9 +70,9 @@ class Follower:
         self._unbegun: dict[str, int] = {}  # jobs in a row that ended before they began
         self._released: set[str] = set()  # jobs that were held after a launch that failed, let go once
         self._hopeless: dict[str, float] = {}  # since when a job says that it will never start
-        self._look = StateCache(folder / "finished.json")
-        self._states = {state.id: state for state in self._look.states(cells)}
-        self._active: dict[str, submit.Handle | None] = {}  # None: submitted by an earlier process
+        self._cache = StateCache(scheduler, folder / "finished.json")
+        self._states = {state.id: state for state in self._cache.states(cells)}
+        self._active: dict[str, Handle | None] = {}  # None: submitted by an earlier process
         self._waiting: list[str] = []
 
     def run(self, *, retry_failed: bool) -> list[CellState]:
@@ -115,7 +118,7 @@ class Follower:
         """Ask for the state of every active cell; take leave of those that ended."""
         for name, handle in list(self._active.items()):
             ended = handle is None or handle.ended()
-            self._states[name] = self._look.state(self._cells[name])
+            self._states[name] = self._cache.state(self._cells[name])
             if not ended or self._states[name].state == "running":
                 self._see_to_the_queue(name)
                 continue
@@ -124,7 +127,7 @@ class Follower:
                 try:
                     ending = self._look_back(name)
                 except NoAnswer:
-                    continue  # judged when SLURM answers again
+                    continue  # judged when the scheduler answers again
             del self._active[name]
             if ending.again if ending else handle is None and self._states[name].state == "interrupted":
                 self._waiting.insert(0, name)
@@ -134,74 +137,79 @@ class Follower:
         cell = self._cells[name]
         folder = cell.train.run_folder
         try:
-            submission, attempt = submit.read_submission(folder), read_attempt(folder)
+            submission, attempt = read_submission(folder), read_attempt(folder)
             ending = read_ending(folder, submission, attempt)
         except RunFolderError:
             return None
         if submission is None or ending is not None:
             return ending
-        mem_gb = self._site.partition_for(cell.train.device)[1].mem_gb
-        allowed = Allowance(self._site.tries, mem_gb)
-        ending = ending_of(folder, submission, attempt, allowed, self._unbegun.get(name, 0))
+        ending = ending_of(
+            folder,
+            submission,
+            attempt,
+            self._scheduler,
+            tries_allowed=self._site.tries,
+            mem_gb=self._scheduler.memory_limit_gb(self._site.partition_for(cell.train.device)[1]),
+            unbegun=self._unbegun.get(name, 0),
+        )
         if ending is not None:
             write_ending(folder, ending)
-            state = self._look.state(cell)
+            state = self._cache.state(cell)
             if not state.message.startswith(ending.message):  # the disk is full: this process alone knows
                 state = replace(state, state=ending.state, message=ending.message)
             self._states[name] = state
-            self._unbegun[name] = 0 if submit.begun(submission, attempt) else ending.tries
+            self._unbegun[name] = 0 if begun(submission, attempt) else ending.tries
         return ending
 
     def _see_to_the_queue(self, name: str) -> None:
-        """Let go what was held after a launch that failed, once; take out what will never start."""
-        if self._site.executor != "slurm" or self._stopping or not queue.QUEUE.stuck():
+        """Release what was held after a launch that failed, once; give up what will never start."""
+        if self._stopping or not self._scheduler.stuck():
             return
-        submission = submit.read_submission(self._cells[name].train.run_folder)
+        submission = read_submission(self._cells[name].train.run_folder)
         if submission is None:
             return
         for job in submission.jobs:
-            reason = queue.QUEUE.reason(job)
-            if reason == queue.LAUNCH_FAILED:
-                if job not in self._released:
-                    self._released.add(job)
-                    queue.release(job)
-                    continue
-            elif reason not in queue.HOPELESS:
+            obstacle = self._scheduler.obstacle(job)
+            if obstacle is None:
                 self._hopeless.pop(job, None)
-                continue
-            elif reason != "DependencyNeverSatisfied":
-                since = self._hopeless.setdefault(job, time.monotonic())
-                if time.monotonic() - since < HOPELESS_S:
-                    continue
-            self._give_up(name, submission, queue.QUEUE.remark(job), reason)
+            elif obstacle.kind == "held" and job not in self._released:
+                self._released.add(job)
+                self._scheduler.release(job)
+            elif obstacle.kind != "hopeless" or self._hopeless_for_s(job) >= HOPELESS_S:
+                self._give_up(name, submission, obstacle)
 
-    def _give_up(self, name: str, submission: submit.Submission, remark: str, reason: str) -> None:
+    def _hopeless_for_s(self, job: str) -> float:
+        """How long a job has reported a hopeless reason."""
+        now = time.monotonic()
+        return now - self._hopeless.setdefault(job, now)
+
+    def _give_up(self, name: str, submission: Submission, obstacle: Obstacle) -> None:
         """Take a cell's jobs out of the queue; a cell that waits for one that failed is judged by that one."""
         folder = self._cells[name].train.run_folder
-        queue.cancel(submission.jobs)
+        self._scheduler.withdraw(submission.jobs)
         attempt = read_attempt(folder)
-        if reason == "DependencyNeverSatisfied" and submit.begun(submission, attempt):
+        if obstacle.kind == "dependency" and begun(submission, attempt):
             return
         number = None if attempt is None else attempt.attempt
-        message = f"never starts: {remark}"
+        message = f"never starts: {obstacle.remark}"
         write_ending(
             folder,
             Ending(job_id=submission.job_id, attempt=number, state="failed", message=message, again=False),
         )
 
     def _start_next(self) -> None:
-        """Hand over what there is room for: one by one here, all at once on SLURM, which keeps to the limit itself."""
-        at_once = len(self._waiting) if self._site.executor == "slurm" else 1
-        room = math.inf if self._site.executor == "slurm" else self._site.limit
-        if self._site.executor == "slurm" and self._waiting and not queue.QUEUE.answers():
+        """Hand over what there is room for: one by one, or all at once to a scheduler that keeps the limit itself."""
+        room = self._scheduler.limit(self._site)
+        at_once = len(self._waiting) if self._scheduler.queues else 1
+        if self._waiting and not self._scheduler.answers():
             return
         while self._waiting and len(self._active) < room:
             names = self._waiting[:at_once]
-            with submit.sigint_held_back():
+            with sigint_held_back():
                 handles = self._hand_over([self._cells[name] for name in names])
                 self._active.update(zip(names, handles, strict=True))
                 del self._waiting[:at_once]
-            self._states.update({name: self._look.state(self._cells[name]) for name in names})
+            self._states.update({name: self._cache.state(self._cells[name]) for name in names})
 
     def _show(self) -> None:
         if self._observer is not None:
@@ -216,23 +224,23 @@ class Follower:
         try:
             while self._active and time.monotonic() < deadline:
                 if time.monotonic() >= ask_next:
-                    submit.stop_all(self._active_jobs())
+                    self._scheduler.stop(self._active_jobs())
                     ask_next = time.monotonic() + ASK_AGAIN_S
                 self._refresh_after_stop()
                 self._show()
                 time.sleep(min(self._poll_s, 0.1))
         except KeyboardInterrupt:
-            submit.kill_all(self._active_jobs())
-        submit.kill_all(self._active_jobs())
+            self._scheduler.kill(self._active_jobs())
+        self._scheduler.kill(self._active_jobs())
         self._refresh_after_stop()
 
     def _refresh_after_stop(self) -> None:
         self._refresh()
         self._waiting = []
 
-    def _active_jobs(self) -> list[submit.Pair]:
+    def _active_jobs(self) -> list[Pair]:
         folders = [self._cells[name].train.run_folder for name in self._active]
-        return [(submit.read_submission(folder), read_attempt(folder)) for folder in folders]
+        return [(read_submission(folder), read_attempt(folder)) for folder in folders]
 
     def _judge(self) -> None:
         """Raise CellsFailed or Preempted where the campaign is not complete."""

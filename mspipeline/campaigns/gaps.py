@@ -16,19 +16,18 @@ from pathlib import Path
 
 from mspipeline.campaigns.attempt import utc_now
 from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.cell_state import CellState
 from mspipeline.campaigns.cells import Cell
 from mspipeline.campaigns.plan import image_shape_of
-from mspipeline.campaigns.progress import CellState
 from mspipeline.campaigns.record import HASHES, manifest_path
+from mspipeline.campaigns.scheduler import Scheduler
 from mspipeline.errors import RunFolderError, ShapeError, SuiteError
 from mspipeline.files import read_json, write_json
 from mspipeline.models.catalogue import build, entry
 from mspipeline.network.cost import cost
 from mspipeline.preprocess.recipe import load_recipe
 from mspipeline.runs import RunPaths, RunRecord, config_hash, ended_path, read_record, run_id, write_record
-from mspipeline.slurm.submission.queue import QUEUE
 
-SILENT = "SLURM did not answer when the tables were made"
 ASKED, PAUSE_S = 5, 10.0
 
 
@@ -44,14 +43,14 @@ class _Data:
 def write_gaps(campaign: Campaign) -> list[str]:
     """Write `run.json` for each cell that is over and has none; their ids.
 
-    So it is with a cell of which nobody can tell whether it has begun, because SLURM does not answer. The `run.json` of
-    a killed training says `running` for ever: such cells that are over are listed in CAMPAIGN/gaps/ended.json.
-    Call it on the host: an image has no squeue.
+    So it is with a cell of which nobody can tell whether it has begun, because the scheduler does not answer. The
+    `run.json` of a killed training says `running` for ever: such cells that are over are listed in
+    CAMPAIGN/gaps/ended.json. Call it on the host: an image cannot ask the scheduler.
     """
     found = []
     ended: dict[str, dict[str, object]] = {}
     data, recipe = _data(campaign)
-    silent = campaign.record.site.executor == "slurm" and not QUEUE.answers()
+    silent = not campaign.scheduler.answers()
     for cell, state in zip(campaign.cells, campaign.state(), strict=True):
         unknown = silent and state.state == "running"
         over = state.state in ("failed", "interrupted") or unknown
@@ -63,7 +62,7 @@ def write_gaps(campaign: Campaign) -> list[str]:
                 if began.status == "running" and not unknown:
                     ended[cell.id] = {"status": state.state, "restart_count": began.restart_count}
             continue
-        problem = f"unknown: {SILENT}" if unknown else f"never began: {state.message}"
+        problem = f"unknown: {silence(campaign.scheduler)}" if unknown else f"never began: {state.message}"
         record = _record(campaign, cell, state, data, recipe, problem)
         write_record(RunPaths(campaign.folder / "gaps" / cell.id), record)
         found.append(cell.id)
@@ -72,14 +71,19 @@ def write_gaps(campaign: Campaign) -> list[str]:
     return found
 
 
-def wait_for_answer(tries: int = ASKED, pause_s: float = PAUSE_S) -> bool:
-    """Whether SLURM answers, asked again for a while: a controller that restarts is away for a minute."""
+def silence(scheduler: Scheduler) -> str:
+    """What is known of cells for which the scheduler would have to be asked and did not answer."""
+    return f"{scheduler.title} did not answer when the tables were made"
+
+
+def wait_for_answer(scheduler: Scheduler, tries: int = ASKED, pause_s: float = PAUSE_S) -> bool:
+    """Whether the scheduler answers, asked again for a while: a controller that restarts is away for a minute."""
     for _ in range(tries):
-        if QUEUE.answers():
+        if scheduler.answers():
             return True
         time.sleep(pause_s)
-        QUEUE.forget()
-    return QUEUE.answers()
+        scheduler.forget()
+    return scheduler.answers()
 
 
 def _data(campaign: Campaign) -> tuple[_Data, Mapping[str, object]]:
@@ -140,8 +144,11 @@ def main() -> int:
     """Write the gaps of the campaign named on the command line."""
     try:
         campaign = Campaign.open(Path(sys.argv[1]))
-        if campaign.record.site.executor == "slurm" and not wait_for_answer():
-            print(f"warning: {SILENT}; cells that may not have begun are rows that say so", file=sys.stderr)
+        if not wait_for_answer(campaign.scheduler):
+            print(
+                f"warning: {silence(campaign.scheduler)}; cells that may not have begun are rows that say so",
+                file=sys.stderr,
+            )
         for name in write_gaps(campaign):
             print(f"{name}: never wrote run.json; the tables have a row with the reason")
     except SuiteError as error:

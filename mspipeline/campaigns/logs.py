@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mspipeline.campaigns.attempt import AttemptRecord, read_attempts
 from mspipeline.campaigns.cells import Cell
+from mspipeline.campaigns.submission import begun, read_submission
 from mspipeline.errors import UsageError
-from mspipeline.slurm.submission.submit import begun, read_submission
 
 SUBMITIT = "submitit "
 """How the lines begin that submitit puts between those of a cell's own programs."""

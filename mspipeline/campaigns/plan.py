@@ -1,4 +1,4 @@
-"""What a sweep will ask for, before anything runs: cells, images, core-hours, disk, and its batch scripts to read.
+"""What a sweep will ask for, before anything runs: cells, images, core-hours and disk.
 
 Core-hours are an upper bound of one attempt of every job: what all of them would take if each ran into its time limit.
 The disk is an estimate from the numbers of weights: of each cell a best checkpoint (weights) and a last one (weights
@@ -8,31 +8,28 @@ come on top, a few megabytes a cell; so do shards that are still to be made.
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from mspipeline.campaigns import before_and_after as around
-from mspipeline.campaigns.arrays import Array, chains, job_commands
+from mspipeline.campaigns import before_and_after
+from mspipeline.campaigns.arrays import Array, chains
 from mspipeline.campaigns.campaign import Campaign
 from mspipeline.campaigns.cells import Cell
+from mspipeline.campaigns.job_shape import JobShape
 from mspipeline.campaigns.record import manifest_path
 from mspipeline.campaigns.site import Partition
 from mspipeline.config import Scalar
 from mspipeline.errors import ShapeError
-from mspipeline.files import read_json, write_bytes
+from mspipeline.files import read_json
 from mspipeline.models.catalogue import build, entry
 from mspipeline.network.cost import FLOAT32_BYTES, Cost, cost
 from mspipeline.preprocess.patches3d import PatchRecipe
 from mspipeline.preprocess.recipe import Recipe, load_recipe
-from mspipeline.slurm.submission.shape import Shape, batch_script
 
 CERTIFICATE_BYTES = 64 * 1024
-SHOWN = 3
-"""Cells whose commands stand in a script that is written for reading."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +79,8 @@ class Plan:
 def plan(campaign: Campaign) -> Plan:
     """What this campaign will ask for; nothing is written or asked of a scheduler."""
     rows = [_planned(array, campaign) for array in _arrays(campaign)]
-    if campaign.record.site.executor == "slurm":
-        rows = [*_around(campaign, "prepare"), *rows, *_around(campaign, "collect")]
+    if campaign.scheduler.queues:
+        rows = [*_outer_jobs(campaign, "prepare"), *rows, *_outer_jobs(campaign, "collect")]
     hours = [row.core_hours for row in rows]
     known = [each for each in hours if each is not None]
     image_shape = image_shape_of(campaign)
@@ -96,44 +93,8 @@ def plan(campaign: Campaign) -> Plan:
         _disk_bytes(campaign.cells, image_shape),
         shutil.disk_usage(_existing(campaign.folder)).free,
         campaign.folder,
-        tuple(dict.fromkeys(said for cell in campaign.cells if (said := _cost_of(cell, image_shape)[1]))),
+        tuple(dict.fromkeys(problem for cell in campaign.cells if (problem := _cost_of(cell, image_shape)[1]))),
     )
-
-
-def write_scripts(campaign: Campaign) -> list[Path]:
-    """Write OUTPUT/dry-run/*.sh, a script a submission: what sbatch would be given, to read or `sbatch --test-only`.
-
-    A comment says what each waits for, which only a submission can say to SLURM, and what its first cells run.
-    """
-    site, folder = campaign.record.site, campaign.folder / "dry-run"
-    shutil.rmtree(folder, ignore_errors=True)
-    scripts: list[tuple[str, str, int, Shape, list[str]]] = []
-    device = site.device_of_steps
-    first = ""
-    if campaign.to_prepare:
-        first = "01-prepare"
-        shape = around.prepare_shape(campaign.record.sweep.prepare.ranks)
-        scripts.append((first, device, 1, shape, ["prepares the scans that the cells wait for"]))
-    for chain in chains(campaign.cells, site, separate_jobs=campaign.record.sweep.separate_jobs):
-        after = f"after {first}.sh went well" if first else ""
-        for array in chain:
-            name = f"{len(scripts) + 1:02}-{array.name}-{array.partition_name}"
-            scripts.append(
-                (name, array.device, len(array.cells), array.shape, [*filter(None, [after]), *_first_commands(array)])
-            )
-            after = f"each element after the same one of {name}.sh went well"
-    if campaign.record.collect:
-        name = f"{len(scripts) + 1:02}-collect"
-        scripts.append((name, device, 1, around.collect_shape(), ["after all others, however they ended: the tables"]))
-    written = []
-    for name, where, count, shape, comments in scripts:
-        text = batch_script(site, where, count, campaign.folder / "logs" / name, name=name[3:], shape=shape)
-        shebang, _, rest = text.partition("\n")
-        head = "".join(f"# {line}\n" for line in comments)
-        path = folder / f"{name}.sh"
-        write_bytes(path, f"{shebang}\n{head}{rest}".encode())
-        written.append(path)
-    return written
 
 
 def image_shape_of(campaign: Campaign) -> tuple[int, ...]:
@@ -149,16 +110,9 @@ def image_shape_of(campaign: Campaign) -> tuple[int, ...]:
 
 def _arrays(campaign: Campaign) -> Iterable[Array]:
     site, separate = campaign.record.site, campaign.record.sweep.separate_jobs
-    return (array for chain in chains(campaign.cells, site, separate_jobs=separate) for array in chain)
-
-
-def _first_commands(array: Array) -> list[str]:
-    """What the first cells of an array run."""
-    lines = [f"{len(array.cells)} cells in {array.jobs} jobs, {array.shape.pack} in each"]
-    for cell in array.cells[:SHOWN]:
-        commands = job_commands(cell)
-        lines += [f"{cell.id}: {shlex.join(commands[number])}" for number in array.steps]
-    return [*lines, *(["..."] if len(array.cells) > SHOWN else [])]
+    return (
+        array for chain in chains(campaign.cells, site, campaign.scheduler, separate_jobs=separate) for array in chain
+    )
 
 
 def _planned(array: Array, campaign: Campaign) -> PlannedJobs:
@@ -169,16 +123,20 @@ def _planned(array: Array, campaign: Campaign) -> PlannedJobs:
     return replace(row, cells=len(array.cells), image=image)
 
 
-def _around(campaign: Campaign, name: str) -> list[PlannedJobs]:
+def _outer_jobs(campaign: Campaign, name: str) -> list[PlannedJobs]:
     """The preparation or the tables, where they are to come."""
     if not (campaign.to_prepare if name == "prepare" else campaign.record.collect):
         return []
-    shape = around.prepare_shape(campaign.record.sweep.prepare.ranks) if name == "prepare" else around.collect_shape()
+    shape = (
+        before_and_after.prepare_shape(campaign.record.sweep.prepare.ranks)
+        if name == "prepare"
+        else before_and_after.collect_shape()
+    )
     site = campaign.record.site
     return [_row(name, *site.partition_for(site.device_of_steps), shape, 1)]
 
 
-def _row(steps: str, partition_name: str, partition: Partition, shape: Shape, jobs: int) -> PlannedJobs:
+def _row(steps: str, partition_name: str, partition: Partition, shape: JobShape, jobs: int) -> PlannedJobs:
     """What a number of jobs of one shape ask for, before their cells and image are known."""
     asked = shape.of(partition)
     cpus = asked.cpus and asked.cpus * shape.tasks * shape.pack

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import psutil
 
-_CLOCK_TOLERANCE_S = 2.0  # start times are told relative to a boot time that the clock's corrections move a little
+_CLOCK_TOLERANCE_S = 2.0  # start times are relative to a boot time that the clock's corrections move a little
 
 
 def created(pid: int | None) -> float | None:

@@ -1,34 +1,33 @@
-"""A site: where cells run. Built-in sites are the TOML files in slurm/sites; any other is named by its path."""
+"""A site file: where cells run, which scheduler takes them there, and what they ask it for."""
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from mspipeline.config import Scalar, Strict, read_config
+from mspipeline.config import Scalar, Strict
 from mspipeline.errors import ConfigError, nearest
-from mspipeline.slurm import modules, sbatch_options
-from mspipeline.slurm.srun import OF_ENVIRONMENT, srun_words
 
-BUILT_IN = Path(__file__).parents[1] / "slurm" / "sites"
 RUNTIMES = ("none", "apptainer", "singularity", "podman", "docker")
 _GRES = re.compile(r"[A-Za-z_]+(:[A-Za-z0-9_.\-]+)?(:[1-9][0-9]*)?")
 _BIND = re.compile(r"(/|\$)[^:]*(:/[^:]*)?(:(ro|rw))?")
 
 
 class Partition(Strict):
-    """What one cell asks for. Unset (null) leaves it to the site, and what the site leaves open to the scheduler.
+    """What one cell asks for. An unset value (null) is left to the site, then to the scheduler.
 
-    device: what its nodes offer. cpus: per cell. time_min: limit of one attempt of a cell, which then continues.
+    device: what its nodes offer.
+    cpus, mem_gb: of one cell.
+    time_min: time limit of one attempt of a cell; the next attempt continues from its last checkpoint.
     gres: generic resources as sbatch takes them, e.g. `gpu:t4:1`.
-    pack: cells of one process that run side by side in one job, which asks for that many times cpus and mem_gb; they
-        share its gres.
-    sbatch: more options of sbatch, by their long names: `{ constraint = "t4", exclusive = true }`. They are added to
-        the site's and replace those of the same name; `false` takes one of the site's away.
+    account, qos: of its jobs.
+    pack: how many cells of one process share a job, side by side. The job asks for that many times cpus and mem_gb;
+        the cells share its gres.
+    sbatch: further options of sbatch by their long names: `{ constraint = "t4", exclusive = true }`. They are added to
+        the site's and replace those of the same name; `false` removes one of the site's.
     """
 
     device: Literal["cpu", "gpu"] = "cpu"
@@ -43,8 +42,8 @@ class Partition(Strict):
 
     @field_validator("sbatch")
     @classmethod
-    def _sbatch_has_such_options(cls, value: dict[str, Scalar]) -> dict[str, Scalar]:
-        return _checked_options(value)
+    def _options_have_one_spelling(cls, value: dict[str, Scalar]) -> dict[str, Scalar]:
+        return _spelled(value)
 
     @field_validator("gres")
     @classmethod
@@ -55,18 +54,23 @@ class Partition(Strict):
         return value
 
 
-def _checked_options(options: dict[str, Scalar]) -> dict[str, Scalar]:
-    """For pydantic, which wants a ValueError."""
-    try:
-        return sbatch_options.checked(options)
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
+def _spelled(options: dict[str, Scalar]) -> dict[str, Scalar]:
+    """Options in sbatch's own spelling: `mail_user` is `mail-user`. Which of them exist, the scheduler checks."""
+    found: dict[str, Scalar] = {}
+    for written, value in options.items():
+        name = written.replace("_", "-")
+        if name in found:
+            raise ValueError(f"sbatch.{written} is given twice, with `_` and with `-`; write it once")
+        found[name] = value
+    return found
 
 
 class Image(Strict):
-    """The image of one backend. file: in image_folder, or a path; for docker and podman a reference.
+    """The container image of one backend.
 
-    digest: `sha256:` of the file, so that no other comes into use unseen; a reference has its own: `NAME@sha256:...`.
+    file: a path, or a name in image_folder; for docker and podman a reference.
+    digest: `sha256:` of the file, so that a file that has changed is refused. A reference carries its digest itself:
+        `NAME@sha256:...`.
     """
 
     file: str
@@ -79,29 +83,32 @@ class Image(Strict):
 
 
 class Site(Strict):
-    """Where cells run. All but name, executor and, on SLURM, a partition is optional.
+    """A site file. Only `name` and `executor` are required, and on SLURM one partition.
 
-    executor: `local` runs them on this machine, `slurm` hands them to sbatch.
-    max_parallel: cells at a time; unset is one on this machine and no limit on SLURM. A local cell with `threads = 0`
-        takes every core, so several at a time share them.
-    partitions: by the scheduler's own names; a local site needs none.
-    account, qos: of every partition that names none of its own.
-    sbatch: options of sbatch that no other key stands for, of every job: `{ reservation = "x", mail_user = "a@b" }`.
+    executor: the scheduler. `local` runs cells on this machine, `slurm` hands them to sbatch.
+    max_parallel: how many cells run at a time. Default: one on this machine, no limit on SLURM. A local cell with
+        `threads = 0` uses every core, so several of them share the cores.
+    partitions: by the names that the scheduler gives them; a local site needs none.
+    account, qos: for every partition that does not set its own.
+    sbatch: options of sbatch, for every job, that have no key of their own in this file:
+        `{ reservation = "x", mail_user = "a@b" }`.
     tries: how many times in a row a cell may die without progress before it counts as failed.
-    warn_s: how many seconds before its time limit a cell is warned, saves its state and goes back into the queue.
+    warn_s: how many seconds before its time limit a cell is warned. It then saves its state and is queued again.
     container: runtime that starts the cells; `none` runs them in this environment.
-    images: by backend; a file in image_folder for apptainer and singularity, a reference for docker and podman; or
-        `{ file = ..., digest = "sha256:..." }`.
-    binds: what the container sees besides a campaign's own folders: `/path`, `/path:/inside`, `/path:/inside:ro`.
-    scratch: fast folder of a node, TMPDIR of the cells. It and the binds may name variables of the job: `/local/$USER`.
+    images: one for each backend. For apptainer and singularity a file in image_folder, for docker and podman a
+        reference, or `{ file = ..., digest = "sha256:..." }`.
+    binds: folders that the container sees besides the campaign's own: `/path`, `/path:/inside`, `/path:/inside:ro`.
+    scratch: fast folder of a node, used as TMPDIR of the cells. scratch and binds may use variables of the job, as in
+        `/local/$USER`.
     pass_environment: variables that enter the container besides PASSED of slurm.on_node: `NAME` or `PREFIX_*`.
-    modules: loaded before a cell starts; one that does not load ends the cell. mpi: what starts the ranks of a
-        preparation; mpi_plugin: srun's `--mpi`, which follows from the MPI under mpi4py where it is unset.
+    modules: environment modules to load before a cell starts. If one does not load, the job ends.
+    mpi: the launcher of a preparation's ranks.
+    mpi_plugin: value of srun's `--mpi`. Default: the one that fits the MPI under mpi4py.
     """
 
     schema_version: Literal[1] = 1
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    executor: Literal["local", "slurm"]
+    executor: str
     max_parallel: PositiveInt | None = None
     partitions: dict[str, Partition] = Field(default_factory=dict)
     account: str | None = None
@@ -121,8 +128,8 @@ class Site(Strict):
 
     @field_validator("sbatch")
     @classmethod
-    def _sbatch_has_such_options(cls, value: dict[str, Scalar]) -> dict[str, Scalar]:
-        return _checked_options(value)
+    def _options_have_one_spelling(cls, value: dict[str, Scalar]) -> dict[str, Scalar]:
+        return _spelled(value)
 
     @field_validator("container")
     @classmethod
@@ -156,20 +163,8 @@ class Site(Strict):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Site:
-        if self.executor == "slurm" and not self.partitions:
-            raise ValueError("a site with executor = 'slurm' needs at least one [partitions.NAME]")
-        for name, partition in self.partitions.items():
-            if partition.time_min is not None and self.executor == "slurm" and partition.time_min * 60 <= self.warn_s:
-                raise ValueError(
-                    f"partitions.{name}.time_min = {partition.time_min} ends before its warning, warn_s = "
-                    f"{self.warn_s} seconds ahead; lower warn_s or raise time_min"
-                )
-        if self.executor == "local" and (self.sbatch or any(each.sbatch for each in self.partitions.values())):
-            raise ValueError("sbatch options on a site with executor = 'local'; leave them out, nothing is submitted")
         if self.container == "none" and (self.images or self.image_folder):
             raise ValueError(f"images without a container; set container to {' or '.join(RUNTIMES[1:])}")
-        if self.container != "none" and self.executor == "local":
-            raise ValueError("a container needs executor = 'slurm'; local cells run in this environment")
         if self.container in ("docker", "podman") and self.image_folder:
             raise ValueError(f"image_folder is for apptainer and singularity; {self.container} takes [images] alone")
         for backend, image in self.images.items():
@@ -181,18 +176,13 @@ class Site(Strict):
             raise ValueError(f"mpi_plugin is srun's; with mpi = {self.mpi!r} leave it out")
         return self
 
-    @property
-    def limit(self) -> float:
-        """Cells at a time; infinite where the scheduler alone decides."""
-        return self.max_parallel or (1 if self.executor == "local" else math.inf)
-
     def partition_for(self, device: str) -> tuple[str, Partition]:
         """Name and values of the partition for a cell's device: `cpu`, `gpu`, or `auto` (a GPU where the site has one).
 
-        A local site without partitions gives an unnamed one without limits.
+        A site without partitions gives an unnamed one without limits.
         Raises ConfigError where no partition has that device.
         """
-        if not self.partitions and self.executor == "local":
+        if not self.partitions:
             return "", Partition(device="gpu" if device == "gpu" else "cpu")
         wanted = ("gpu", "cpu") if device == "auto" else (device,)
         for kind in wanted:
@@ -237,33 +227,3 @@ class Site(Strict):
                 f"{path.parent} {has.removeprefix('it ')}; build or copy it there"
             )
         return str(path)
-
-    def mpi_command(self, ranks: int) -> list[str]:
-        """What starts `ranks` copies of the command that follows it, a core each."""
-        start = srun_words(mpi=self.mpi_plugin or OF_ENVIRONMENT, cpus=1) if self.mpi == "srun" else [self.mpi]
-        return [*start, "-n", str(ranks)]
-
-    def sbatch_of(self, partition: Partition) -> dict[str, Scalar]:
-        """The further sbatch options of a partition's jobs, by sbatch's own names."""
-        every = {**self.sbatch, **partition.sbatch}
-        return {name: value for name, value in every.items() if value is not False}
-
-    def setup_lines(self) -> list[str]:
-        """Lines of a batch script before its work: the modules. The site's own, not those of the submitting shell."""
-        return modules.strict_lines(self.modules)
-
-
-def load_site(name_or_path: str) -> Site:
-    """A built-in site by its name, or one from a TOML file.
-
-    Raises ConfigError where there is no such site or its file does not fit.
-    """
-    built_in = {path.stem: path for path in sorted(BUILT_IN.glob("*.toml"))}
-    if name_or_path in built_in:
-        return read_config(built_in[name_or_path], Site)
-    path = Path(name_or_path)
-    if path.suffix != ".toml" and not path.exists():
-        raise ConfigError(
-            f"unknown site {name_or_path!r}; {nearest(name_or_path, list(built_in))}, or the path of a site's TOML file"
-        )
-    return read_config(path, Site)

@@ -18,8 +18,10 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
+from mspipeline.campaigns.cell_files import CellFiles, read_files
+from mspipeline.campaigns.cell_state import CellState, liveness, state_of, unreadable
 from mspipeline.campaigns.cells import Cell
-from mspipeline.campaigns.progress import CellFiles, CellState, liveness, read_files, state_of, unreadable
+from mspipeline.campaigns.scheduler import Scheduler
 from mspipeline.errors import RunFolderError, StorageError
 from mspipeline.files import write_bytes
 from mspipeline.parallel.lock import hold
@@ -32,9 +34,10 @@ KEEP_EVERY = 200
 
 
 class StateCache:
-    """What is known of a campaign's cells. finished: the file that keeps those that are done, None for none."""
+    """The states of a campaign's cells as they were seen last. finished: the file that keeps those that are done."""
 
-    def __init__(self, finished: Path | None = None) -> None:
+    def __init__(self, scheduler: Scheduler, finished: Path | None = None) -> None:
+        self._scheduler = scheduler
         self._finished = finished
         self._files: dict[str, tuple[int, CellFiles]] = {}
         self._done: dict[str, tuple[int, CellState]] = {} if finished is None else _read(finished)
@@ -59,14 +62,14 @@ class StateCache:
         self._done.pop(cell.id, None)
         try:
             files = self._read(cell, changed)
-            found = liveness(cell, files)
+            found = liveness(cell, files, self._scheduler)
             if found is not None:
                 # Again: what ended since the first look has left its last word.
                 changed = _changed(cell) or changed
                 files = self._read(cell, changed)
         except RunFolderError as error:
             return unreadable(cell, error)
-        state = state_of(cell, files, found)
+        state = state_of(cell, files, found, self._scheduler)
         if files.done and _settled(changed):
             self._done[cell.id] = changed, state
             self._files.pop(cell.id, None)

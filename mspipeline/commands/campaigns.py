@@ -42,21 +42,22 @@ def sweep(
     With --data it begins with the scans. --set gives values of their recipe.
     """
     from mspipeline.backends.registry import availability
-    from mspipeline.campaigns.campaign import Campaign
-    from mspipeline.campaigns.plan import plan, write_scripts
-    from mspipeline.campaigns.site import load_site
+    from mspipeline.campaigns.campaign import Campaign, refuse_to_detach
+    from mspipeline.campaigns.plan import plan
+    from mspipeline.campaigns.schedulers import scheduler_named
+    from mspipeline.campaigns.scripts import write_scripts
+    from mspipeline.campaigns.site_file import load_site
     from mspipeline.campaigns.sweep import load_sweep
     from mspipeline.config import PrepareJob, parse_assignments
     from mspipeline.display.plan import print_plan
     from mspipeline.preprocess.recipe import load_recipe
-    from mspipeline.slurm.checks.site_check import check_site
 
     loaded = load_sweep(file)
     for backend in loaded.matrix.backend:
         availability(backend)  # an unknown name is refused now; one that is not installed is a cell that fails
     chosen = load_site(site)
-    if detach and chosen.executor != "slurm":
-        raise UsageError(f"site {chosen.name}: its cells run only while somebody stays; leave out --detach")
+    if detach:
+        refuse_to_detach(chosen)
     folder = output or Path("sweeps") / loaded.name
     prepare = resolved = None
     if data is not None:
@@ -73,10 +74,9 @@ def sweep(
     if resolved is not None:
         _keep_recipe(kept_at, resolved.model_dump(mode="json"))
     if dry_run:
-        scripts = write_scripts(draft) if chosen.executor == "slurm" else []
-        print_plan(plan(draft), as_json=as_json, scripts=scripts, dry_run=True)
+        print_plan(plan(draft), as_json=as_json, scripts=write_scripts(draft), dry_run=True)
         return
-    check_site(chosen, loaded.matrix.backend)
+    scheduler_named(chosen.executor).check(chosen, loaded.matrix.backend)
     print_plan(plan(draft), as_json=as_json)
     campaign = Campaign.create(folder, loaded, shards or Path("shards"), chosen, **kept)
     _follow(campaign, uncertified=uncertified, detach=detach)
@@ -122,10 +122,11 @@ def resume(
 def cancel(campaign: Annotated[Path, typer.Argument(help="Campaign folder.")]) -> None:
     """Stop a sweep, the state of its cells saved."""
     from mspipeline.campaigns.campaign import Campaign
+    from mspipeline.campaigns.cancel import cancel as cancel_campaign
     from mspipeline.console import stderr
     from mspipeline.display.campaigns import summary
 
-    stderr.print(f"{campaign}: {summary(Campaign.open(campaign).cancel())}")
+    stderr.print(f"{campaign}: {summary(cancel_campaign(Campaign.open(campaign)))}")
 
 
 def _follow(
@@ -142,7 +143,7 @@ def _follow(
     from mspipeline.console import CaseProgress, stderr
     from mspipeline.display import LiveStates
 
-    here = campaign.record.site.executor == "local"
+    here = not campaign.scheduler.queues
     if here and campaign.to_prepare:
         campaign = _prepare_here(campaign)
     if not uncertified:

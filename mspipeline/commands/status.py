@@ -51,12 +51,12 @@ def _watch(campaign: Any, every_s: float, only: Sequence[str]) -> None:
     from mspipeline.console import stdout
     from mspipeline.display.campaigns import LiveStates, summary
 
-    look = campaign.look()
+    cache = campaign.state_cache()
     with suppress(KeyboardInterrupt):
         with LiveStates(stdout, only) as show:
             while True:
                 followed = campaign.followed()
-                states = campaign.state(look)
+                states = campaign.state(cache)
                 show(states)
                 if not followed and not any(each.state == "running" for each in states):
                     break
@@ -75,7 +75,7 @@ def logs(
     lines: Annotated[int | None, typer.Option("--lines", "-n", min=0, help="Only so many, the last.")] = None,
     attempt: Annotated[int | None, typer.Option(min=0, help="Only what this one wrote; the first is 0.")] = None,
 ) -> None:
-    """Print what a cell's programs wrote, every attempt of it; which attempt and which file is said on stderr."""
+    """Print what a cell's programs wrote, every attempt of it; stderr names the attempt and the file."""
     from mspipeline.campaigns.campaign import Campaign
     from mspipeline.campaigns.logs import LogReader, find_cell
     from mspipeline.console import stderr
@@ -85,12 +85,12 @@ def logs(
     opened = Campaign.open(campaign)
     chosen = find_cell(opened.cells, cell, campaign)
     reader = LogReader(chosen, attempt)
-    look = opened.look()
+    cache = opened.state_cache()
 
     def over() -> Any:
         """The cell's state where nothing of it is to come, None before."""
         followed = opened.followed()
-        state = look.state(chosen)
+        state = cache.state(chosen)
         return None if state.state == "running" or (followed and state.state in ("pending", "interrupted")) else state
 
     printed = _Printed()
@@ -101,10 +101,10 @@ def logs(
     for part in reader.missing():
         stderr.print(f"not there{'' if ended else ' yet'}: the log of {part.title}")
     if not printed and not reader.missing():
-        state = ended or look.state(chosen)
-        said = f": {state.message}" if state.message else ""
+        state = ended or cache.state(chosen)
+        message = f": {state.message}" if state.message else ""
         stderr.print(
-            f"{chosen.id}: {'has' if state.attempt is None else 'has written'} no log yet ({state.state}{said})"
+            f"{chosen.id}: {'has' if state.attempt is None else 'has written'} no log yet ({state.state}{message})"
         )
     if not follow:
         return

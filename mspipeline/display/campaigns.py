@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mspipeline.campaigns.progress import CellState
+from mspipeline.campaigns.cell_state import CellState
 from mspipeline.console import show, stderr, stdout
 from mspipeline.display.table import print_json, table
 
@@ -59,9 +59,9 @@ def print_states(states: Sequence[CellState], only: Sequence[str] = (), *, as_js
 def summary(states: Sequence[CellState]) -> str:
     """`12 cells: 1 failed, 2 running, 9 done; about 2 h 05 min left`."""
     counts = Counter(map(word_of, states))
-    said = ", ".join(f"{counts[word]} {word}" for word in STATE_STYLE if counts[word])
+    counted = ", ".join(f"{counts[word]} {word}" for word in STATE_STYLE if counts[word])
     left = campaign_eta_s(states)
-    return f"{len(states)} cells: {said}" + ("" if left is None else f"; about {_duration(left)} left")
+    return f"{len(states)} cells: {counted}" + ("" if left is None else f"; about {_duration(left)} left")
 
 
 def campaign_eta_s(states: Sequence[CellState]) -> float | None:
@@ -97,7 +97,7 @@ class LiveStates:
         self._console = console
         self._only = only
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-        self._said: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
         self._warned: dict[str, str] = {}
 
     def __enter__(self) -> LiveStates:
@@ -121,8 +121,8 @@ class LiveStates:
             return
         for state in _chosen(states, self._only):
             word = word_of(state)
-            if self._said.get(state.id, "pending") != word:
-                self._said[state.id] = word
+            if self._shown.get(state.id, "pending") != word:
+                self._shown[state.id] = word
                 self._console.print(line_of(state))
 
 

@@ -6,8 +6,7 @@ options_check.py  whether sbatch would take the options that it names
 host_check.py     modules, container runtime, images and folders on this machine
 probe.py          a job of ten seconds on each partition; probe_job.py is what it runs
 probe_mpi.py      a job of two ranks, in each image
-image.py          an image's digest, backend and version
 
-May import: `campaigns.finding`, `campaigns.site`, `config`, `errors`, `slurm.modules`, `slurm.on_node.container`,
-`slurm.on_node.node`, `slurm.program_environment`, `slurm.sbatch_options`, `slurm.srun`, `telemetry.gpu`.
+May import: `campaigns.finding`, `campaigns.site`, `config`, `errors`, `slurm.image`, `slurm.modules`,
+`slurm.on_node`, `slurm.programs`, `slurm.sbatch_options`, `slurm.site_rules`, `slurm.srun`, `telemetry.gpu`.
 """

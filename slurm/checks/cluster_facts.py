@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mspipeline.errors import ConfigError
-from mspipeline.slurm.program_environment import program_environment
+from mspipeline.slurm.programs import NOT_HERE, ask
 
 ANSWER_S = 30.0
 """Timeout for one answer: a SLURM program whose controller is away waits far longer by itself."""
@@ -86,11 +85,11 @@ def ask_cluster(user: str) -> ClusterFacts:
 
     Raises ConfigError where SLURM's programs are not there or its controller does not answer.
     """
-    lines = [line.partition("=") for line in _said("scontrol", "show", "config").splitlines()]
+    lines = [line.partition("=") for line in _output("scontrol", "show", "config").splitlines()]
     config = {key.strip(): value.strip() for key, _, value in lines}
-    nodes = [_fields(line) for line in _said("scontrol", "show", "node", "--oneliner").splitlines()]
+    nodes = [_fields(line) for line in _output("scontrol", "show", "node", "--oneliner").splitlines()]
     partitions = {}
-    for line in _said("scontrol", "show", "partition", "--oneliner").splitlines():
+    for line in _output("scontrol", "show", "partition", "--oneliner").splitlines():
         fields = _fields(line)
         if "PartitionName" in fields:
             partitions[fields["PartitionName"]] = _partition(fields, nodes)
@@ -191,11 +190,11 @@ def _accounting(
 ) -> tuple[frozenset[str] | None, dict[str, int | None] | None, frozenset[str] | None, frozenset[str] | None]:
     """Accounts, QOS with their longest runs, and those of them that are open to this user where SLURM insists."""
     try:
-        accounts = frozenset(_said("sacctmgr", "-nP", "show", "account", "format=account").split())
+        accounts = frozenset(_output("sacctmgr", "-nP", "show", "account", "format=account").split())
         lines = [
-            line.split("|") for line in _said("sacctmgr", "-nP", "show", "qos", "format=name,maxwall").splitlines()
+            line.split("|") for line in _output("sacctmgr", "-nP", "show", "qos", "format=name,maxwall").splitlines()
         ]
-        rows = _said("sacctmgr", "-nP", "show", "assoc", f"user={user}", "format=account,qos").splitlines()
+        rows = _output("sacctmgr", "-nP", "show", "assoc", f"user={user}", "format=account,qos").splitlines()
     except ConfigError:  # no answer from its database: then nobody can tell, and SLURM will
         return None, None, None, None
     qos = {words[0]: minutes(words[1]) for words in lines if words[0]}
@@ -209,7 +208,7 @@ def _accounting(
 def _mpi_plugins() -> tuple[str, ...]:
     """What `srun --mpi=` takes here; SLURM before 24 lists them on its standard error."""
     try:
-        lines = _said("srun", "--mpi=list", both=True).splitlines()
+        lines = _output("srun", "--mpi=list", both=True).splitlines()
     except ConfigError:
         return ()
     named = [line.strip() for line in lines if line.strip() and "..." not in line and ":" not in line]
@@ -217,24 +216,12 @@ def _mpi_plugins() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*named, *(word.strip() for word in specific)]))
 
 
-def _said(*command: str, both: bool = False) -> str:
+def _output(*command: str, both: bool = False) -> str:
     """Standard output of a SLURM program, with its standard error where `both`. Raises ConfigError in one line."""
-    remedy = "work on a login node of the cluster, or wait until its controller is back"
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=ANSWER_S,
-            env=program_environment(),
+    answer = ask(command, timeout_s=ANSWER_S)
+    if answer.problem:
+        what = "not found here" if answer.problem == NOT_HERE else f"failed ({answer.problem[:300]})"
+        raise ConfigError(
+            f"{command[0]}: {what}; work on a login node of the cluster, or wait until its controller is back"
         )
-    except OSError:
-        raise ConfigError(f"{command[0]}: not found here; {remedy}") from None
-    except subprocess.TimeoutExpired:
-        raise ConfigError(f"{command[0]}: no answer within {ANSWER_S:.0f} s; {remedy}") from None
-    if done.returncode:
-        words = " ".join((done.stderr or done.stdout).split())
-        raise ConfigError(f"{command[0]} failed ({words[:300]}); {remedy}")
-    return done.stdout + (done.stderr if both else "")
+    return answer.output + (answer.errors if both else "")

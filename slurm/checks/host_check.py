@@ -15,8 +15,9 @@ from mspipeline import __version__
 from mspipeline.campaigns.finding import Finding
 from mspipeline.campaigns.site import Site
 from mspipeline.errors import ConfigError
-from mspipeline.slurm.checks.image import BACKEND, VERSION, ImageFacts, ImageNotHere, check_image, digest_of, look_into
+from mspipeline.slurm.image import BACKEND, VERSION, ImageFacts, ImageNotHere, check_image, digest_of, look_into
 from mspipeline.slurm.on_node.container import expand, parse_bind
+from mspipeline.slurm.site_rules import setup_lines
 
 ON_NODES = "`mspipeline doctor --site FILE --probe` looks on the nodes"
 MODULE_S = 60.0
@@ -67,7 +68,7 @@ def _modules(site: Site) -> Iterator[Finding]:
     if not site.modules:
         return
     what = f"modules {', '.join(site.modules)}"
-    script = "\n".join(["type module >/dev/null 2>&1 || exit 99", "set -e", *site.setup_lines()])
+    script = "\n".join(["type module >/dev/null 2>&1 || exit 99", "set -e", *setup_lines(site)])
     try:
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=MODULE_S)
     except subprocess.TimeoutExpired:
@@ -76,8 +77,8 @@ def _modules(site: Site) -> Iterator[Finding]:
     if done.returncode == 99:
         yield Finding(what, "missing", "this shell has no `module`", f"start a login shell; {ON_NODES}")
     elif done.returncode:
-        said = " ".join(done.stderr.split())[:300]
-        yield Finding(what, "broken", f"not loaded: {said}", "correct modules in the site file, see `module avail`")
+        problem = " ".join(done.stderr.split())[:300]
+        yield Finding(what, "broken", f"not loaded: {problem}", "correct modules in the site file, see `module avail`")
     else:
         yield Finding(what, "ok", "load here")
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from mspipeline.campaigns.finding import Finding
 from mspipeline.campaigns.site import Site
 from mspipeline.slurm.sbatch_options import words_of
+from mspipeline.slurm.site_rules import sbatch_of
 from mspipeline.slurm.srun import outside_of_jobs
 
 ANSWER_S = 30.0
@@ -21,7 +22,7 @@ def option_findings(site: Site) -> Iterator[Finding]:
     A partition, an account or a QOS that is not there is a finding of another check, and sbatch's answer here as well.
     """
     for name, partition in site.partitions.items():
-        options = {each: value for each, value in site.sbatch_of(partition).items() if each not in _NOT_OF_TESTS}
+        options = {each: value for each, value in sbatch_of(site, partition).items() if each not in _NOT_OF_TESTS}
         if not options:
             continue
         what, shown = f"sbatch options of {name!r}", " ".join(words_of(options))
@@ -42,7 +43,9 @@ def option_findings(site: Site) -> Iterator[Finding]:
             yield Finding(what, "missing", f"sbatch does not answer ({error})", "try again later")
             continue
         if done.returncode:
-            said = " ".join(done.stderr.split()).removeprefix("allocation failure: ").removeprefix("sbatch: error: ")
-            yield Finding(what, "broken", f"{shown}: sbatch says {said[:300]!r}", "correct `sbatch` in the site file")
+            problem = " ".join(done.stderr.split()).removeprefix("allocation failure: ").removeprefix("sbatch: error: ")
+            yield Finding(
+                what, "broken", f"{shown}: sbatch says {problem[:300]!r}", "correct `sbatch` in the site file"
+            )
         else:
             yield Finding(what, "ok", f"{shown}: sbatch takes them")

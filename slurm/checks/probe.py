@@ -29,10 +29,11 @@ from mspipeline.slurm.checks.probe_job import LINE, MARK, Probe
 from mspipeline.slurm.checks.probe_mpi import mpi_findings
 from mspipeline.slurm.modules import NOT_BEGUN, plain_lines
 from mspipeline.slurm.sbatch_options import WHERE, words_of
+from mspipeline.slurm.site_rules import sbatch_of, setup_lines
 from mspipeline.slurm.srun import outside_of_jobs, srun_words
 
 WAIT_S = 60
-"""So long a probe waits for a free place on its partition."""
+"""How long a probe waits for a free place on its partition."""
 RUN_S = 120
 MOST_CORES = 2
 """Enough to tell a task that is bound to one core from one that has what it asked for."""
@@ -41,7 +42,7 @@ CLOCK_TOLERANCE_S = 2.0
 
 
 @dataclass
-class _Heard:
+class ProbeOutput:
     """What a probe has printed. clock_s: the node's clock minus this machine's, at the least."""
 
     host: str = ""
@@ -66,7 +67,7 @@ class _Heard:
 def probe_site(site: Site, folder: Path, *, wait_s: int = WAIT_S, run_s: int = RUN_S) -> list[Finding]:
     """Probe all partitions of a site at once. folder: where campaigns would be; the nodes have to see it.
 
-    wait_s: for a free place, run_s: for the job itself; a probe that takes longer is cancelled and said so.
+    wait_s: for a free place, run_s: for the job itself; a probe that takes longer is cancelled, and a finding.
     """
     with tempfile.TemporaryDirectory(prefix=".mspipeline-probe-", dir=folder) as shared:
         (Path(shared) / MARK).touch()
@@ -93,7 +94,7 @@ def srun_command(site: Site, partition_name: str, job_name: str, wait_s: int, sc
     }
     words = [f"--{key}={value}" for key, value in asked.items() if value]
     start = srun_words(mpi="none", cpus=min(partition.cpus or MOST_CORES, MOST_CORES))
-    where = {name: value for name, value in site.sbatch_of(partition).items() if name in WHERE}
+    where = {name: value for name, value in sbatch_of(site, partition).items() if name in WHERE}
     return [*start, *words, *words_of(where), "bash", "-c", script]
 
 
@@ -107,31 +108,31 @@ def _probe(site: Site, name: str, shared: Path, wait_s: int, run_s: int) -> Iter
     where = _where(name)
     command = srun_command(site, name, job_name, wait_s, _script(site, name, shared))
     try:
-        heard, errors, late = _listen(command, outside_of_jobs(os.environ), wait_s + run_s)
+        output, errors, late = _listen(command, outside_of_jobs(os.environ), wait_s + run_s)
     except OSError as error:
         return [Finding(where, "broken", f"srun: {error.strerror}", "work on a login node of the cluster")]
     if late:
         subprocess.run(["scancel", "--quiet", f"--name={job_name}"], capture_output=True, check=False, timeout=run_s)
-    if not heard.host:
-        said = " ".join(errors.split())
-        if late or "busy" in said or "immediate" in said.lower():
+    if not output.host:
+        problem = " ".join(errors.split())
+        if late or "busy" in problem or "immediate" in problem.lower():
             detail = f"no free place within {wait_s} s (the queue is full)"
             return [Finding(where, "missing", detail, "try again later; the partition itself is there")]
-        return [Finding(where, "broken", said[-300:] or "srun says nothing", "correct the site file")]
-    findings = [_clock(heard), *_modules(site, heard), *heard.findings]
+        return [Finding(where, "broken", problem[-300:] or "srun says nothing", "correct the site file")]
+    findings = [_clock(output), *_modules(site, output), *output.findings]
     if late:
         findings.append(Finding("end", "broken", f"not over after {run_s} s; cancelled", "look at the node"))
-    elif not heard.findings:
-        said = " ".join(errors.split())[-300:]
+    elif not output.findings:
+        problem = " ".join(errors.split())[-300:]
         remedy = "put this environment and the package on a file system that the nodes share"
-        findings.append(Finding("python", "broken", f"{sys.executable} does not run there: {said}", remedy))
-    return [replace(each, what=f"{where} on {heard.host}: {each.what}") for each in findings]
+        findings.append(Finding("python", "broken", f"{sys.executable} does not run there: {problem}", remedy))
+    return [replace(each, what=f"{where} on {output.host}: {each.what}") for each in findings]
 
 
-def _listen(command: list[str], environment: Mapping[str, str], patience_s: float) -> tuple[_Heard, str, bool]:
+def _listen(command: list[str], environment: Mapping[str, str], patience_s: float) -> tuple[ProbeOutput, str, bool]:
     """What a probe prints, and its errors, until it ends or patience does; then it is ended. True where it was late."""
     lines: queue.SimpleQueue[tuple[float, str] | None] = queue.SimpleQueue()
-    heard, ends, late = _Heard(), time.monotonic() + patience_s, False
+    output, ends, late = ProbeOutput(), time.monotonic() + patience_s, False
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
@@ -155,14 +156,14 @@ def _listen(command: list[str], environment: Mapping[str, str], patience_s: floa
                 break
             if item is None:
                 break
-            heard.take(item[1], item[0])
+            output.take(item[1], item[0])
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
         reader.join()
         errors.seek(0)
-        return heard, errors.read(), late
+        return output, errors.read(), late
 
 
 def _script(site: Site, name: str, shared: Path) -> str:
@@ -174,14 +175,14 @@ def _script(site: Site, name: str, shared: Path) -> str:
         'for i in 1 2 3; do echo "clock $(date +%s.%N)"; sleep 0.1; done',
     ]
     if site.modules:
-        strict = "\n".join(site.setup_lines())
-        lines += [f"said=$(exec 2>&1\n{strict}\n) && said=loaded"]
-        lines += ["echo \"modules ${said//$'\\n'/ }\"", *plain_lines(site.modules)]
+        strict = "\n".join(setup_lines(site))
+        lines += [f"output=$(exec 2>&1\n{strict}\n) && output=loaded"]
+        lines += ["echo \"modules ${output//$'\\n'/ }\"", *plain_lines(site.modules)]
     return "\n".join([*lines, python])
 
 
-def _clock(heard: _Heard) -> Finding:
-    ahead_s = heard.clock_s or 0.0
+def _clock(output: ProbeOutput) -> Finding:
+    ahead_s = output.clock_s or 0.0
     side = "ahead of" if ahead_s > 0 else "behind"
     detail = f"{abs(ahead_s):.1f} s {side} this machine's"
     if abs(ahead_s) <= CLOCK_TOLERANCE_S:
@@ -190,11 +191,11 @@ def _clock(heard: _Heard) -> Finding:
     return Finding("clock", "broken", detail, remedy)
 
 
-def _modules(site: Site, heard: _Heard) -> list[Finding]:
+def _modules(site: Site, output: ProbeOutput) -> list[Finding]:
     if not site.modules:
         return []
     what = f"modules {', '.join(site.modules)}"
-    if heard.modules == "loaded":
+    if output.modules == "loaded":
         return [Finding(what, "ok", "load there")]
-    detail, _, remedy = heard.modules.removeprefix(NOT_BEGUN).rpartition("; ")
+    detail, _, remedy = output.modules.removeprefix(NOT_BEGUN).rpartition("; ")
     return [Finding(what, "broken", f"not loaded: {detail}", remedy)]

@@ -21,7 +21,7 @@ from mspipeline.campaigns.site import Site
 from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError
 from mspipeline.slurm.on_node.container import argv, expand, parse_bind
-from mspipeline.slurm.on_node.node import Surroundings, container_of
+from mspipeline.slurm.on_node.node import NodeEnvironment, container_of
 from mspipeline.telemetry.gpu import open_gpus
 
 LINE = "finding "
@@ -133,7 +133,7 @@ def _image(site: Site, backend: str, folder: str, *, gpu: bool) -> Finding:
     """Starts the image as a cell would, and asks it for the suite inside."""
     what = f"image {backend!r}"
     try:
-        given = Surroundings(
+        given = NodeEnvironment(
             container=site.container,
             image=site.image_for(backend),
             gpu=gpu,
@@ -148,8 +148,8 @@ def _image(site: Site, backend: str, folder: str, *, gpu: bool) -> Finding:
     except subprocess.TimeoutExpired:
         return Finding(what, "broken", f"did not start within {IMAGE_S:.0f} s", "copy it to a faster folder")
     if done.returncode:
-        said = " ".join((done.stderr.strip() or done.stdout.strip()).split())[-300:] or f"code {done.returncode}"
-        return Finding(what, "broken", f"{given.image} does not run here: {said}", "build or copy it for this node")
+        problem = " ".join((done.stderr.strip() or done.stdout.strip()).split())[-300:] or f"code {done.returncode}"
+        return Finding(what, "broken", f"{given.image} does not run here: {problem}", "build or copy it for this node")
     version = (done.stdout.split() or ["?"])[-1]
     if version != __version__:
         detail = f"{given.image} holds version {version} of the suite, and {__version__} submits"

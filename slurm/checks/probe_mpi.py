@@ -24,8 +24,9 @@ from mspipeline.config import parse
 from mspipeline.errors import ConfigError
 from mspipeline.slurm.checks.probe_job import LINE, Probe
 from mspipeline.slurm.modules import refusal_in
-from mspipeline.slurm.on_node.node import Surroundings, command_lines
+from mspipeline.slurm.on_node.node import NodeEnvironment, command_lines
 from mspipeline.slurm.sbatch_options import WHERE, words_of
+from mspipeline.slurm.site_rules import mpi_command, sbatch_of, setup_lines
 from mspipeline.slurm.srun import outside_of_jobs
 
 RANKS = 2
@@ -44,7 +45,7 @@ def mpi_findings(site: Site, shared: Path, patience_s: float) -> list[Finding]:
         return [Finding(what, "missing", detail, "use Podman or Apptainer where it is to be several")]
     document = Probe(site=site, partition=name, folder=str(shared)).model_dump_json()
     script, output = shared / "mpi.sh", shared / "mpi.out"
-    lines = ["#!/bin/bash", *site.setup_lines(), f"exec {python} {shlex.quote(document)}"]
+    lines = ["#!/bin/bash", *setup_lines(site), f"exec {python} {shlex.quote(document)}"]
     script.write_text("\n".join(lines) + "\n", encoding="utf-8")
     asked = {
         "partition": name,
@@ -56,19 +57,19 @@ def mpi_findings(site: Site, shared: Path, patience_s: float) -> list[Finding]:
         "time": "3",
         "output": str(output),
     }
-    where = {option: value for option, value in site.sbatch_of(partition).items() if option in WHERE}
+    where = {option: value for option, value in sbatch_of(site, partition).items() if option in WHERE}
     words = [*(f"--{key}={value}" for key, value in asked.items() if value), *words_of(where), str(script)]
     late, errors = _waited(["sbatch", "--wait", *words], job_name, patience_s)
-    said = output.read_text(encoding="utf-8", errors="replace").splitlines() if output.exists() else []
-    found = [Finding(**json.loads(line.removeprefix(LINE))) for line in said if line.startswith(LINE)]
+    lines = output.read_text(encoding="utf-8", errors="replace").splitlines() if output.exists() else []
+    found = [Finding(**json.loads(line.removeprefix(LINE))) for line in lines if line.startswith(LINE)]
     refused, _, remedy = refusal_in(output).rpartition("; ")
     if refused:
         found.append(Finding("MPI", "broken", refused, remedy))
     elif late:
         found.append(Finding("MPI", "missing", f"no answer after {patience_s:.0f} s; cancelled", "try again later"))
     elif not found:
-        words_said = " ".join([*said[-1:], *errors.split()])[-300:] or "nothing is heard of its job"
-        found.append(Finding("MPI", "broken", words_said, _REMEDY))
+        problem = " ".join([*lines[-1:], *errors.split()])[-300:] or "nothing is heard of its job"
+        found.append(Finding("MPI", "broken", problem, _REMEDY))
     return [Finding(what + each.what.removeprefix("MPI"), each.state, each.detail, each.remedy) for each in found]
 
 
@@ -102,13 +103,13 @@ def findings(probe: Probe) -> Iterator[Finding]:
 
 def _ranks(what: str, site: Site, backend: str, folder: str) -> Finding:
     """Raises ConfigError as `Site.image_for` does."""
-    given = Surroundings(
+    given = NodeEnvironment(
         container=site.container,
         image=site.image_for(backend) if backend else "",
         folders=(folder,),
         binds=site.binds,
         pass_environment=site.pass_environment,
-        launchers=(tuple(site.mpi_command(RANKS)),),
+        launchers=(tuple(mpi_command(site, RANKS)),),
     )
     python = "python" if backend else sys.executable
     (command,) = command_lines([[python, "-P", "-m", "mspipeline.parallel.launchers"]], folder, given)
@@ -122,15 +123,15 @@ def _ranks(what: str, site: Site, backend: str, folder: str) -> Finding:
         return Finding(what, "broken", f"{RANKS} ranks do not find each other within {RANKS_S:.0f} s by {by}", _REMEDY)
     answer = next((line for line in done.stdout.splitlines() if line.startswith("{")), None)
     if done.returncode == 0 and answer is not None:
-        heard = json.loads(answer)
-        where = f"on {', '.join(dict.fromkeys(heard['hosts']))}"
-        return Finding(what, "ok", f"{heard['ranks']} ranks of {heard['library']} work together by {by}, {where}")
+        report = json.loads(answer)
+        where = f"on {', '.join(dict.fromkeys(report['hosts']))}"
+        return Finding(what, "ok", f"{report['ranks']} ranks of {report['library']} work together by {by}, {where}")
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")] or done.stderr.splitlines()
-    said = " ".join(" ".join(errors[:3]).split())[:300] or f"code {done.returncode}"
-    if "mpi4py cannot be used" in said:
+    problem = " ".join(" ".join(errors[:3]).split())[:300] or f"code {done.returncode}"
+    if "mpi4py cannot be used" in problem:
         remedy = "`pip install mspipeline[mpi]` there; without it a preparation is one process"
-        return Finding(what, "missing", said.removeprefix("error: ").partition("; ")[0], remedy)
-    return Finding(what, "broken", f"{by}: {said.removeprefix('error: ')}", _REMEDY)
+        return Finding(what, "missing", problem.removeprefix("error: ").partition("; ")[0], remedy)
+    return Finding(what, "broken", f"{by}: {problem.removeprefix('error: ')}", _REMEDY)
 
 
 def main() -> int:

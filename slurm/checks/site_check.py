@@ -21,12 +21,10 @@ PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 
 
 def check_site(site: Site, backends: Sequence[str] = ()) -> None:
-    """Raise ConfigError, in one line, where the live cluster could not run this site's cells. Silent on a local site.
+    """Raise ConfigError, in one line, where the live cluster could not run this site's cells.
 
     backends: those whose images are needed; an image that only the nodes have is not judged.
     """
-    if site.executor == "local":
-        return
     asked = scheduler_findings(site, ask_cluster(getpass.getuser()))
     found = [*asked, *option_findings(site), *image_findings(site, backends)]
     wrong = [each for each in found if each.state == "broken"]

@@ -7,6 +7,5 @@ podman.py     a `podman run` that hears the signals SLURM sends
 
 Nothing here knows campaigns: only command lines and folders enter a job.
 
-May import: submitit; `campaigns.attempt`, `config`, `errors`, `slurm.checks.image`, `slurm.program_environment`,
-`slurm.srun`.
+May import: submitit; `campaigns`, `config`, `errors`, `slurm.image`, `slurm.programs`, `slurm.srun`.
 """

@@ -49,7 +49,7 @@ class Container:
     runtime: `none` (outside of any image), `apptainer`, `singularity`, `podman` or `docker`. image: a file or a
     reference. folder: where the command starts, as seen inside. gpu: whether it is given the job's GPUs. environment:
     all the variables that it sees, besides those of the image. user, group: numbers, who owns what it writes. cores,
-    memory_mib: what the job may use, none given means all; only Docker has to be told.
+    memory_mib: what the job may use, none given means all; only Docker needs them.
     """
 
     runtime: str
@@ -155,7 +155,7 @@ def _docker(container: Container) -> list[str]:
 
 
 def _podman(container: Container) -> list[str]:
-    """Rootless Podman maps the user to root unless it is told to keep the number."""
+    """Rootless Podman maps the user to root unless it is asked to keep the number."""
     chosen = container.environment.get("CUDA_VISIBLE_DEVICES")
     names = ["all"] if chosen is None else [name for name in chosen.split(",") if name]
     devices = _pairs("--device", [f"nvidia.com/gpu={name}" for name in names]) if container.gpu else []
@@ -164,7 +164,7 @@ def _podman(container: Container) -> list[str]:
 
 
 def _oci(container: Container) -> list[str]:
-    """What Docker and Podman are both told. --mount refuses a source that is not there, --volume would make it."""
+    """Options that Docker and Podman share. --mount refuses a source that is not there, --volume would make it."""
     mounts = [
         f"type=bind,source={bind.source},target={bind.inside}{',readonly' if bind.read_only else ''}"
         for bind in container.binds

@@ -1,4 +1,4 @@
-"""What one job of SLURM does: one cell or several side by side, and how its end is told to those who wait for it.
+"""What one job of SLURM does: one cell or several side by side, and how it ends for the jobs that wait for it.
 
 submitit pickles `run_element`. A job that others depend on ends with the code of its commands: for submitit every job
 went well that left a result, for SLURM's `afterok` only one that ends with 0.
@@ -17,7 +17,8 @@ from types import FrameType
 
 import submitit
 
-from mspipeline.campaigns.attempt import SIGNALS, read_attempt
+from mspipeline.campaigns.attempt import read_attempt
+from mspipeline.campaigns.run_commands import SIGNALS
 from mspipeline.config import Strict
 from mspipeline.errors import Preempted
 from mspipeline.slurm.on_node.node import requeue_if_running, run_inside, run_on_node
@@ -39,29 +40,31 @@ class Work(Strict):
     needs_earlier: bool = False
 
 
-def run_element(works: Sequence[Mapping[str, object]], surroundings: Mapping[str, object], tells_end: bool) -> int:
+def run_element(
+    works: Sequence[Mapping[str, object]], environment: Mapping[str, object], propagates_exit_code: bool
+) -> int:
     """Run the cells of one job; their code where there is one cell, else that of the first that has one.
 
-    works: fields of Work. tells_end: end the process with that code, which several cells have only where all have one:
-    what waits for this job then goes on with those that went well.
+    works: fields of Work. propagates_exit_code: end the process with that code, which several cells have only where
+    all have one: what waits for this job then goes on with those that went well.
     """
     given = [Work.model_validate(work) for work in works]
     if len(given) == 1:
         (work,) = given
-        code = run_on_node(work.commands, str(work.cell_folder), {**surroundings, "launchers": work.launchers})
+        code = run_on_node(work.commands, str(work.cell_folder), {**environment, "launchers": work.launchers})
     else:
-        codes = _side_by_side(given, surroundings)
+        codes = _side_by_side(given, environment)
         code = next((code for code in codes if code), 0)
         if Preempted.exit_code in codes:
             requeue_if_running(os.environ)
-        if tells_end and 0 in codes and Preempted.exit_code not in codes:
+        if propagates_exit_code and 0 in codes and Preempted.exit_code not in codes:
             return 0
-    if tells_end and code:
+    if propagates_exit_code and code:
         sys.exit(code)
     return code
 
 
-def _side_by_side(works: Sequence[Work], surroundings: Mapping[str, object]) -> list[int]:
+def _side_by_side(works: Sequence[Work], environment: Mapping[str, object]) -> list[int]:
     """Run each cell in a process of its own, on its share of the cores; their codes.
 
     A process is forked from this one, which has nothing but Python's own modules loaded and no threads.
@@ -74,7 +77,7 @@ def _side_by_side(works: Sequence[Work], surroundings: Mapping[str, object]) -> 
     running: dict[int, int] = {}
     for number, (work, share) in enumerate(zip(works, shares, strict=True)):
         if not (child := os.fork()):
-            os._exit(_run_one(work, surroundings, share, own or len(share)))
+            os._exit(_run_one(work, environment, share, own or len(share)))
         running[child] = number
 
     def pass_on(received: int, frame: FrameType | None) -> None:
@@ -95,7 +98,7 @@ def _side_by_side(works: Sequence[Work], surroundings: Mapping[str, object]) -> 
     return codes
 
 
-def _run_one(work: Work, surroundings: Mapping[str, object], cores: Sequence[int], own: int) -> int:
+def _run_one(work: Work, environment: Mapping[str, object], cores: Sequence[int], own: int) -> int:
     """One cell of several, in a process of its own. Whatever goes wrong is in its log.
 
     cores: where it runs. own: how many are meant for it, fewer where the cluster binds nothing.
@@ -112,7 +115,7 @@ def _run_one(work: Work, surroundings: Mapping[str, object], cores: Sequence[int
             return 0  # this job was put back into the queue for another cell
         if earlier is not None and earlier.exit_code and work.needs_earlier:
             return earlier.exit_code
-        given = {**surroundings, "launchers": work.launchers}
+        given = {**environment, "launchers": work.launchers}
         return run_inside(work.commands, str(work.cell_folder), given, work.log)
     except Exception as error:
         print(f"error: {error}", flush=True)

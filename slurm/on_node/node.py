@@ -16,23 +16,25 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mspipeline.campaigns.attempt import run_commands
+from mspipeline.campaigns.run_commands import run_commands
 from mspipeline.config import Strict
 from mspipeline.errors import ConfigError, Preempted
-from mspipeline.slurm.checks.image import commit_of, digest_of, look_into
+from mspipeline.slurm.image import commit_of, digest_of, look_into
 from mspipeline.slurm.on_node.container import Bind, Container, argv, expand, parse_bind, passed
-from mspipeline.slurm.program_environment import program_environment
+from mspipeline.slurm.programs import Answer, ask
 from mspipeline.slurm.srun import OF_ENVIRONMENT
 
 DIGEST = "MSPIPELINE_IMAGE_DIGEST"
 COMMIT = "MSPIPELINE_COMMIT"
 """What jobs.launch reads for the provenance of a run."""
 MAX_RESTARTS = 100
-"""So often a job is queued again before it is left ended: one that never gets further must end some day."""
+"""How many times a job is queued again before it is left ended: one without progress must end some day."""
 
 
 ANSWER_S = 60.0
-"""For so long an answer is asked for; the time limit that the job was warned of ends it anyway."""
+"""How long an answer is asked for; the time limit that the job was warned of ends the job anyway."""
+ONE_ANSWER_S = 120.0
+"""Timeout for one answer: SLURM's programs try for a minute or more by themselves."""
 _PAUSE_S = 2.0
 _SILENT = (
     "Unable to contact slurm controller",
@@ -42,7 +44,7 @@ _SILENT = (
 )
 
 
-class Surroundings(Strict):
+class NodeEnvironment(Strict):
     """What the commands of a cell are given, as the site file says.
 
     folders: the campaign's own, seen inside as outside. read_only: such folders that nothing is written to.
@@ -67,22 +69,22 @@ class Surroundings(Strict):
     tries: int | None = None
 
 
-def run_on_node(commands: Sequence[Sequence[str]], cell_folder: str, surroundings: Mapping[str, object]) -> int:
+def run_on_node(commands: Sequence[Sequence[str]], cell_folder: str, environment: Mapping[str, object]) -> int:
     """Run a cell's commands as `run_inside` does, then put the job back into the queue if it was only warned."""
-    code = run_inside(commands, cell_folder, surroundings)
+    code = run_inside(commands, cell_folder, environment)
     if code == Preempted.exit_code:
         requeue_if_running(os.environ)
     return code
 
 
 def run_inside(
-    commands: Sequence[Sequence[str]], cell_folder: str, surroundings: Mapping[str, object], log: Path | None = None
+    commands: Sequence[Sequence[str]], cell_folder: str, environment: Mapping[str, object], log: Path | None = None
 ) -> int:
     """Run a cell's commands as `run_commands` does, in the image that the site has for them.
 
-    surroundings: fields of Surroundings. Raises ConfigError where they name a variable that the job lacks.
+    environment: fields of NodeEnvironment. Raises ConfigError where they name a variable that the job lacks.
     """
-    given = Surroundings.model_validate(surroundings)
+    given = NodeEnvironment.model_validate(environment)
     if given.scratch is not None:
         os.environ["TMPDIR"] = expand(given.scratch, os.environ)
         Path(os.environ["TMPDIR"]).mkdir(parents=True, exist_ok=True)
@@ -93,7 +95,7 @@ def run_inside(
     return run_commands(lines, cell_folder, log, given.tries)
 
 
-def command_lines(commands: Sequence[Sequence[str]], cell_folder: str, given: Surroundings) -> list[list[str]]:
+def command_lines(commands: Sequence[Sequence[str]], cell_folder: str, given: NodeEnvironment) -> list[list[str]]:
     """The commands as they run in this job: behind their launchers, in the site's image."""
     container = container_of(given, cell_folder, os.environ)
     several = given.container != "none"  # ranks differ in their variables, so each enters the image by itself
@@ -118,7 +120,7 @@ def _with_plugin(start: Sequence[str], container: Container, python: str) -> lis
     return [f"--mpi={plugin}" if each == word else each for each in start if plugin or each != word]
 
 
-def _refusal(given: Surroundings) -> list[str]:
+def _refusal(given: NodeEnvironment) -> list[str]:
     """What runs instead of each command in an image that this machine lacks; Docker and Podman keep theirs on each."""
     if given.container not in ("docker", "podman"):
         return []
@@ -137,13 +139,13 @@ def _line(container: Container, command: Sequence[str]) -> list[str]:
     return [*helped, *line]
 
 
-def _enter(given: Surroundings, cell_folder: str, command: Sequence[str]) -> list[str]:
+def _enter(given: NodeEnvironment, cell_folder: str, command: Sequence[str]) -> list[str]:
     """The command line of one rank outside of the image: `main`, which has that rank's variables."""
     document = given.model_dump_json(exclude={"launchers"})
     return [sys.executable, "-P", "-m", "mspipeline.slurm.on_node.node", document, cell_folder, *command]
 
 
-def container_of(given: Surroundings, cell_folder: str, environ: Mapping[str, str]) -> Container:
+def container_of(given: NodeEnvironment, cell_folder: str, environ: Mapping[str, str]) -> Container:
     """The container of a job, its variables put in. TMPDIR is seen inside where it is outside."""
     if given.container == "none":
         return Container("none")
@@ -179,33 +181,30 @@ def requeue_if_running(environ: Mapping[str, str]) -> None:
     """`scontrol requeue` for a job that nobody is ending: not cancelled, not on its way back to the queue already."""
     job = environ["SLURM_JOB_ID"]
     shown = _answer(["scontrol", "show", "job", "--oneliner", job])
-    if shown.returncode == 0 and "JobState=RUNNING" not in shown.stdout.split():
+    if not shown.problem and "JobState=RUNNING" not in shown.output.split():
         return
     if int(environ.get("SLURM_RESTART_COUNT", "0")) >= MAX_RESTARTS:
         print(f"queued again {MAX_RESTARTS} times; `mspipeline resume` starts it once more", flush=True)
         return
-    asked = _answer(["scontrol", "requeue", job]) if shown.returncode == 0 else shown
-    said = " ".join(asked.stderr.split())
-    print(f"requeued: {job}" if asked.returncode == 0 else f"not requeued: {said}", flush=True)
+    problem = shown.problem or _answer(["scontrol", "requeue", job]).problem
+    print(f"not requeued: {problem}" if problem else f"requeued: {job}", flush=True)
 
 
-def _answer(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """What a SLURM program says, asked again while its controller does not answer: a restart takes it a minute."""
+def _answer(command: list[str]) -> Answer:
+    """What a SLURM program answers, asked again while its controller does not: a restart takes it a minute."""
     ends = time.monotonic() + ANSWER_S
     while True:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=program_environment()
-        )
-        silent = done.returncode != 0 and any(word in done.stderr for word in _SILENT)
+        answer = ask(command, timeout_s=ONE_ANSWER_S)
+        silent = any(word in answer.problem for word in _SILENT)
         if not silent or time.monotonic() > ends:
-            return done
+            return answer
         time.sleep(_PAUSE_S)
 
 
 def main() -> None:
-    """Become a command inside its image: `python -P -m mspipeline.slurm.on_node.node SURROUNDINGS CELL COMMAND...`."""
-    surroundings, cell_folder, *command = sys.argv[1:]
-    line = _line(container_of(Surroundings.model_validate_json(surroundings), cell_folder, os.environ), command)
+    """Become a command inside its image: `python -P -m mspipeline.slurm.on_node.node ENVIRONMENT CELL COMMAND...`."""
+    environment, cell_folder, *command = sys.argv[1:]
+    line = _line(container_of(NodeEnvironment.model_validate_json(environment), cell_folder, os.environ), command)
     os.execvp(line[0], line)
 
 

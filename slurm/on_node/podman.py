@@ -7,7 +7,7 @@ no child of the job, works on beside the cell's next attempt. (Seen with Podman 
 So the container is started detached, with the job's own output, and signals go straight to its first process.
 
 PMI-2, by which srun and mpirun introduce ranks to each other, speaks through a file that is open in each rank. Podman
-closes all but those that it is told to keep, which it counts from 3: there that file is put.
+closes all but those that it is asked to keep, which it counts from 3: there that file is put.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from mspipeline.campaigns.attempt import SIGNALS
+from mspipeline.campaigns.run_commands import SIGNALS
 
 TRIES = 20
 """Questions to podman are asked again: the signal that ends the container may end the question too."""

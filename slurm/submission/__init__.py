@@ -1,9 +1,9 @@
-"""Cells handed to a site: as which jobs, in which order, and what became of them in the queue.
+"""Cells handed to SLURM, and what became of them in the queue.
 
-shape.py     what a job asks of its site, in submitit's words
-submit.py    the jobs themselves, through submitit: submitted, looked at, stopped
-queue.py     SLURM's queue, asked and told
+parameters.py  what a job asks of its site, in submitit's words
+submit.py      the jobs themselves, through submitit
+queue.py       SLURM's queue, asked: states, reasons, endings
 
-May import: psutil, submitit; `campaigns`, `config`, `errors`, `files`, `parallel.lock`, `slurm.checks.cluster_facts`,
-`slurm.on_node.element`, `slurm.on_node.node`, `slurm.program_environment`, `slurm.srun`.
+May import: submitit; `campaigns`, `errors`, `slurm.checks.cluster_facts`, `slurm.image`, `slurm.on_node`,
+`slurm.programs`, `slurm.site_rules`, `slurm.srun`.
 """

@@ -6,14 +6,11 @@ what it does not list is over. One call tells of every job, and serves all who a
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-import subprocess
 import time
 from collections.abc import Iterable
 
-from mspipeline.slurm.program_environment import program_environment
+from mspipeline.slurm.programs import NOT_HERE, ask
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +56,14 @@ _HELD = {
 
 
 class Queue:
-    """What squeue said last. An array's elements are jobs of their own, `12_0`."""
+    """What squeue answered last. An array's elements are jobs of their own, `12_0`."""
 
     def __init__(self, fresh_s: float = FRESH_S, patience_s: float = PATIENCE_S) -> None:
         self._fresh_s = fresh_s
         self._patience_s = patience_s
         self._asked = float("-inf")
         self._silent = False
-        self._said = ""
+        self._problem = ""
         self._jobs: dict[str, tuple[str, str]] | None = None
 
     def state(self, job_id: str) -> str | None:
@@ -93,7 +90,7 @@ class Queue:
     def remark(self, job_id: str) -> str:
         """What people should know of a job that is in the queue; mostly nothing."""
         if not self.answers():
-            if self._said == os.strerror(errno.ENOENT):
+            if self._problem == NOT_HERE:
                 return "no squeue on this machine: ask on the cluster"
             return "SLURM does not answer; what runs goes on"
         reason = self.reason(job_id)
@@ -110,14 +107,19 @@ class Queue:
     def _refresh(self) -> None:
         if time.monotonic() - self._asked <= self._fresh_s:
             return
-        self._jobs, self._said = _squeue(self._patience_s)
+        self._jobs, self._problem = _squeue(self._patience_s)
         self._asked = time.monotonic()
         if self._jobs is None and not self._silent:
-            log.warning("squeue: %s; asked again until it answers", self._said)
+            log.warning("squeue: %s; asked again until it answers", self._problem)
         self._silent = self._jobs is None
 
 
 QUEUE = Queue()
+
+
+def queued(job_ids: Iterable[str]) -> bool:
+    """Whether any of these jobs still waits or runs; True where nobody answers."""
+    return any(QUEUE.state(job) is not None for job in job_ids)
 
 
 def cancel(job_ids: Iterable[str]) -> None:
@@ -132,9 +134,9 @@ def kill(job_ids: Iterable[str]) -> None:
 
 def release(job_id: str) -> None:
     """Let a held job go."""
-    _, said = _run(["scontrol", "release", job_id], PATIENCE_S)
-    if said:
-        log.warning("scontrol release %s: %s", job_id, said)
+    problem = ask(["scontrol", "release", job_id], timeout_s=PATIENCE_S).problem
+    if problem:
+        log.warning("scontrol release %s: %s", job_id, problem)
     QUEUE.forget()
 
 
@@ -144,14 +146,14 @@ def end_of(job_id: str) -> str:
     The controller remembers a job for some minutes (MinJobAge), accounting for ever, where the cluster has it. SILENT
     where neither answers, which they may do later.
     """
-    shown, problem = _run(["scontrol", "show", "job", "--oneliner", job_id], PATIENCE_S)
-    for word in (shown or "").split():
+    shown = ask(["scontrol", "show", "job", "--oneliner", job_id], timeout_s=PATIENCE_S)
+    for word in ("" if shown.problem else shown.output).split():
         if word.startswith("JobState="):
             return word.partition("=")[2]
     rows = _sacct(job_id, "State")
     if rows and rows[0] and rows[0].split()[0] not in GOES_ON:
         return rows[0].split()[0]
-    answered = shown is not None or NO_SUCH_JOB in problem or problem == os.strerror(errno.ENOENT)
+    answered = not shown.problem or NO_SUCH_JOB in shown.problem or shown.problem == NOT_HERE
     return "" if answered else SILENT
 
 
@@ -162,8 +164,9 @@ def peak_bytes(job_id: str) -> int | None:
 
 
 def _sacct(job_id: str, column: str) -> list[str]:
-    said, _ = _run(["sacct", "--noheader", "--parsable2", f"--jobs={job_id}", f"--format={column}"], PATIENCE_S)
-    return (said or "").splitlines()
+    command = ["sacct", "--noheader", "--parsable2", f"--jobs={job_id}", f"--format={column}"]
+    answer = ask(command, timeout_s=PATIENCE_S)
+    return [] if answer.problem else answer.output.splitlines()
 
 
 def _size(text: str) -> int | None:
@@ -182,38 +185,21 @@ def _size(text: str) -> int | None:
 def _scancel(options: list[str], job_ids: Iterable[str]) -> None:
     jobs = list(job_ids)
     for start in range(0, len(jobs), SCANCEL_JOBS):
-        _, said = _run(["scancel", "--quiet", *options, *jobs[start : start + SCANCEL_JOBS]], PATIENCE_S)
-        if said:
-            log.warning("scancel: %s", said)
+        command = ["scancel", "--quiet", *options, *jobs[start : start + SCANCEL_JOBS]]
+        problem = ask(command, timeout_s=PATIENCE_S).problem
+        if problem:
+            log.warning("scancel: %s", problem)
     QUEUE.forget()
 
 
 def _squeue(patience_s: float) -> tuple[dict[str, tuple[str, str]] | None, str]:
-    """State and reason by job; None where there is no answer, and what was said instead.
+    """State and reason by job; None where there is no answer, and the problem.
 
     --all: jobs in a partition that is hidden are in the queue too.
     """
-    text, said = _run(["squeue", "--noheader", "--all", "--array", "--me", "--format=%i|%T|%r"], patience_s)
-    if text is None:
-        return None, said
-    rows = (line.split("|", 2) for line in text.splitlines())
+    command = ["squeue", "--noheader", "--all", "--array", "--me", "--format=%i|%T|%r"]
+    answer = ask(command, timeout_s=patience_s)
+    if answer.problem:
+        return None, answer.problem
+    rows = (line.split("|", 2) for line in answer.output.splitlines())
     return {row[0].strip(): (row[1].strip(), row[2].strip().replace("_", " ")) for row in rows if len(row) == 3}, ""
-
-
-def _run(command: list[str], patience_s: float) -> tuple[str | None, str]:
-    """Standard output, None where the program failed or was not waited for any longer; and what it said of that."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=patience_s,
-            env=program_environment(),
-        )
-    except subprocess.TimeoutExpired:
-        return None, f"no answer in {patience_s:.0f} s"
-    except OSError as error:
-        return None, error.strerror or "cannot be started"
-    return (None, " ".join(done.stderr.split()) or f"code {done.returncode}") if done.returncode else (done.stdout, "")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mspipeline.campaigns.campaign import Campaign
-from mspipeline.campaigns.site import load_site
+from mspipeline.campaigns.site_file import load_site
 from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import TrainingSettings
 from tests.campaigns.process_watch import processes_of

@@ -12,11 +12,12 @@ import pytest
 from mspipeline.campaigns.arrays import config_path, job_commands
 from mspipeline.campaigns.attempt import read_attempt
 from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.cancel import cancel
 from mspipeline.campaigns.follow import CellsFailed
 from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.submission import read_submission
 from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError, ShardError, UsageError
-from mspipeline.slurm.submission.submit import read_submission
 from tests.campaigns.campaign_program import cell_commands
 from tests.campaigns.process_watch import processes_of, wait_for
 
@@ -231,7 +232,7 @@ def test_cancel_from_another_terminal_stops_the_campaign_that_runs(make_campaign
     campaign = make_campaign(epochs=100)
     process = start_campaign(campaign, "--epoch-seconds", "0.2")
     wait_for(lambda: lines(campaign, FIRST, "epochs.txt"))
-    assert [state.state for state in campaign.cancel(grace_s=20)] == ["interrupted", "pending"]
+    assert [state.state for state in cancel(campaign, grace_s=20)] == ["interrupted", "pending"]
     assert process.wait(10) == 130
     assert not (campaign.folder / "cancel").exists()
 
@@ -242,7 +243,7 @@ def test_cancel_stops_a_cell_whose_campaign_died(make_campaign, start_campaign):
     wait_for(lambda: lines(campaign, FIRST, "epochs.txt"))
     process.kill()
     process.wait()
-    assert [state.state for state in campaign.cancel(grace_s=20)] == ["interrupted", "pending"]
+    assert [state.state for state in cancel(campaign, grace_s=20)] == ["interrupted", "pending"]
     assert lines(campaign, FIRST, "stopped.txt") == ["[15]"]
     wait_for(lambda: processes_of(campaign.folder) == [])
 

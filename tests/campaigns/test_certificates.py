@@ -12,7 +12,8 @@ from mspipeline.backends.certification.certificate import NotCertified
 from mspipeline.backends.registry import BACKENDS, availability
 from mspipeline.campaigns.campaign import Campaign
 from mspipeline.campaigns.certificates import certify_campaign
-from mspipeline.campaigns.site import Partition, Site, load_site
+from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.site_file import load_site
 from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import TrainingSettings
 from mspipeline.console import TrainingProgress

@@ -6,25 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from mspipeline.campaigns.attempt import (
-    AttemptRecord,
-    forgive,
-    newest_state,
-    read_attempt,
-    run_commands,
-    tries_failed,
-)
-from mspipeline.campaigns.ending import Allowance, ending_of
+from mspipeline.campaigns.attempt import AttemptRecord, forgive, newest_state, read_attempt, tries_failed
+from mspipeline.campaigns.ending import ending_of
 from mspipeline.campaigns.follow import CellsFailed
-from mspipeline.campaigns.site import load_site
+from mspipeline.campaigns.run_commands import run_commands
+from mspipeline.campaigns.schedulers import scheduler_named
+from mspipeline.campaigns.site_file import load_site
+from mspipeline.campaigns.submission import Submission
 from mspipeline.runs import RunPaths
-from mspipeline.slurm.submission.submit import Submission
 from mspipeline.tables.schema import SAMPLES_STREAM, Identity
 from mspipeline.telemetry.shard import StreamWriter
 from tests.campaigns.campaign_program import cell_commands
 
 ONE = "unet2d-tensorflow-s0"
-ALLOWED = Allowance(tries=3, mem_gb=2.0)
+ALLOWED = {"tries_allowed": 3, "mem_gb": 2}
+LOCAL, SLURM = scheduler_named("local"), scheduler_named("slurm")
 
 
 def run(campaign, *options, **keywords):
@@ -45,8 +41,8 @@ def submission(folder, **values):
     return Submission(logs=folder, log=folder / "log.out", **{**defaults, **values})
 
 
-def end(folder, allowed=ALLOWED, **values):
-    return ending_of(folder, submission(folder), attempt(folder, **values), allowed)
+def end(folder, scheduler=LOCAL, allowed=ALLOWED, **values):
+    return ending_of(folder, submission(folder), attempt(folder, **values), scheduler, **{**ALLOWED, **allowed})
 
 
 def test_a_cell_that_is_killed_is_run_again_by_the_campaign_itself(make_campaign):
@@ -110,7 +106,6 @@ def test_a_cell_that_is_forgiven_starts_to_count_anew(tmp_path):
 def test_a_job_that_slurm_brings_back_for_ever_gives_up_by_itself(tmp_path, monkeypatch, capfd):
     for name, value in {"EXECUTOR": "local", "LOCAL_JOB_ID": "7", "FOLDER": str(tmp_path)}.items():
         monkeypatch.setenv(f"SUBMITIT_{name}", value)
-    monkeypatch.setattr(os, "setsid", lambda: None)  # not for the process that runs the tests
     (tmp_path / "cell.json").write_text(attempt(tmp_path, tries=2).model_dump_json())
     assert run_commands([["touch", str(tmp_path / "ran")]], str(tmp_path), tries=3) == 70
     assert "error: died 3 times without getting further; given up" in capfd.readouterr().out
@@ -122,17 +117,18 @@ def test_slurms_word_on_memory_gives_the_peak_and_a_better_limit(tmp_path):
     (tmp_path / "log.out").write_text(
         "epoch 1\nslurmstepd: error: StepId=2.batch exceeded memory limit (2684354560 > 2147483648), being killed\n"
     )
-    ending = end(tmp_path)
+    ending = end(tmp_path, SLURM)
     assert (ending.state, ending.again) == ("failed", False)
     assert ending.message == (  # 2.5 GiB and a quarter more, in halves
         "killed by its memory limit at 2.50 GB of 2; set mem_gb = 3.5 or more in the site file, or a smaller batch_size"
     )
 
 
-def test_what_an_earlier_attempt_wrote_to_the_same_log_says_nothing_of_this_one(tmp_path):
+def test_what_an_earlier_attempt_wrote_to_the_same_log_says_nothing_of_this_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # nobody knows the job
     text = "exceeded memory limit (2684354560 > 2147483648)\n"
     (tmp_path / "log.out").write_text(text)
-    assert "memory" not in end(tmp_path, log_start=len(text)).message
+    assert "memory" not in end(tmp_path, SLURM, log_start=len(text)).message
 
 
 def test_a_kill_near_the_limit_of_memory_is_told_as_such_by_the_samples(tmp_path, monkeypatch):
@@ -145,20 +141,20 @@ def test_a_kill_near_the_limit_of_memory_is_told_as_such_by_the_samples(tmp_path
 
     on_slurm = submission(tmp_path, executor="slurm")
     sampled(1.95)
-    ending = ending_of(tmp_path, on_slurm, attempt(tmp_path, exit_code=137), ALLOWED)
+    ending = ending_of(tmp_path, on_slurm, attempt(tmp_path, exit_code=137), SLURM, **ALLOWED)
     assert "killed, most likely by its memory limit at 1.95 GB of 2; set mem_gb = 2.5" in ending.message
     sampled(0.5)  # the attempt after it
-    ending = ending_of(tmp_path, on_slurm, attempt(tmp_path, exit_code=137), ALLOWED)
+    ending = ending_of(tmp_path, on_slurm, attempt(tmp_path, exit_code=137), SLURM, **ALLOWED)
     assert "memory" not in ending.message
     assert ending.again
 
 
 def test_python_without_memory_and_the_kernels_own_kill_are_told_as_such(tmp_path):
     (tmp_path / "log.out").write_text("error: MemoryError: Unable to allocate 9 GiB; run with --debug\n")
-    assert end(tmp_path, exit_code=70, allowed=Allowance(3, None)).message.startswith("memory ran out; run fewer cells")
+    assert end(tmp_path, exit_code=70, allowed={"mem_gb": None}).message.startswith("memory ran out; run fewer cells")
     assert end(tmp_path, exit_code=70, log_start=10**6) is None
     (tmp_path / "log.out").write_text("")
-    kernel = end(tmp_path, exit_code=137, memory_ran_out=True, allowed=Allowance(3, None))
+    kernel = end(tmp_path, exit_code=137, memory_ran_out=True, allowed={"mem_gb": None})
     assert kernel.message.startswith("killed by the kernel, for memory ran out")
     assert (kernel.state, kernel.again) == ("failed", False)
 

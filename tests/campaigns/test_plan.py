@@ -5,15 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from mspipeline.campaigns.arrays import chains, launcher
+from mspipeline.campaigns.arrays import chains
 from mspipeline.campaigns.campaign import Campaign
 from mspipeline.campaigns.cells import cells
-from mspipeline.campaigns.plan import plan, write_scripts
+from mspipeline.campaigns.job_shape import After, JobShape
+from mspipeline.campaigns.plan import plan
+from mspipeline.campaigns.schedulers import scheduler_named
+from mspipeline.campaigns.scripts import write_scripts
 from mspipeline.campaigns.site import Partition, Site
 from mspipeline.campaigns.sweep import EvaluateSettings, Matrix, Sweep
 from mspipeline.config import PrepareJob
 from mspipeline.slurm.on_node.element import _shares
-from mspipeline.slurm.submission.shape import Shape, batch_script, parameters
+from mspipeline.slurm.submission.parameters import batch_script, parameters
 
 CPU = Partition(cpus=4, mem_gb=8, time_min=30)
 GPU = Partition(device="gpu", cpus=8, mem_gb=32, time_min=120, gres="gpu:t4:2")
@@ -23,7 +26,7 @@ SITE = Site(name="c", executor="slurm", partitions={"cpu": CPU, "gpu_t4": GPU}, 
 def planned(site=SITE, **changes):
     sweep = Sweep(name="x", **{"matrix": Matrix(model=("unet2d",), device=("cpu", "gpu"), seed=(0, 1)), **changes})
     made = cells(sweep, Path("/shards"), Path("/campaign"))
-    return chains(made, site, separate_jobs=sweep.separate_jobs)
+    return chains(made, site, scheduler_named(site.executor), separate_jobs=sweep.separate_jobs)
 
 
 def campaign(tmp_path, site=SITE, size=(32, 32, 16), **changes):
@@ -55,7 +58,7 @@ def test_steps_of_their_own_are_two_arrays_of_the_same_cells_and_may_be_on_other
     ]
     for train, evaluate in made:
         assert train.cells == evaluate.cells
-        assert train.shape.tells_end
+        assert train.shape.propagates_exit_code
 
 
 def test_a_thousand_cells_are_one_array_and_more_are_several():
@@ -78,10 +81,10 @@ def test_cells_of_several_processes_and_those_of_this_machine_are_not_packed():
 
 
 def test_a_job_of_packed_cells_asks_for_all_of_them_and_the_gpus_once():
-    asked = parameters(SITE, "x", "gpu_t4", GPU, 5, Shape(pack=3))
+    asked = parameters(SITE, "x", "gpu_t4", GPU, 5, JobShape(pack=3))
     assert (asked["cpus_per_task"], asked["mem"], asked["gres"]) == (24, "98304M", "gpu:t4:2")
     limited = SITE.model_copy(update={"max_parallel": 7})
-    assert parameters(limited, "x", "cpu", CPU, 5, Shape(pack=3))["array_parallelism"] == 2
+    assert parameters(limited, "x", "cpu", CPU, 5, JobShape(pack=3))["array_parallelism"] == 2
 
 
 def lines_of(shape, device="cpu", count=1):
@@ -90,7 +93,7 @@ def lines_of(shape, device="cpu", count=1):
 
 
 def test_processes_are_tasks_of_a_script_that_itself_runs_once():
-    asked, text = lines_of(Shape(tasks=4))
+    asked, text = lines_of(JobShape(tasks=4))
     assert {"ntasks=4", "nodes=1-4", "cpus-per-task=4", "mem-per-cpu=2048M", "signal=B:USR2@60"} <= set(asked)
     assert "\nexec " in text
     assert "srun" not in text
@@ -98,7 +101,7 @@ def test_processes_are_tasks_of_a_script_that_itself_runs_once():
 
 @pytest.mark.parametrize(("tasks", "nodes", "each"), [(2, 1, 2), (3, 2, 2), (4, 2, 2)])
 def test_each_process_has_a_gpu_of_its_own(tasks, nodes, each):
-    asked, _ = lines_of(Shape(tasks=tasks), "gpu")
+    asked, _ = lines_of(JobShape(tasks=tasks), "gpu")
     assert {f"ntasks={tasks}", f"nodes={nodes}", f"ntasks-per-node={each}", "gres=gpu:t4:2"} <= set(asked)
 
 
@@ -108,17 +111,17 @@ def test_a_limit_that_the_site_leaves_open_is_not_made_up():
 
 
 def test_a_job_that_waits_for_one_that_failed_is_taken_out_of_the_queue():
-    asked, _ = lines_of(Shape(after="aftercorr:12"), count=3)
+    asked, _ = lines_of(JobShape(after=After("same_succeeded", ("12_0",))), count=3)
     assert {"dependency=aftercorr:12", "kill-on-invalid-dep=yes", "array=0-2%3"} <= set(asked)
 
 
 def test_one_copy_of_evaluation_runs_and_as_many_of_training_as_were_asked_for():
     (array,) = planned(matrix=Matrix(model=("unet2d",), device=("cpu",), processes=(2,)))[0]
     train, evaluate = array.steps_of(array.cells[0])
-    words = launcher(train, SITE, CPU)
+    words = scheduler_named("slurm").launcher(train.processes, CPU)
     assert (words[0], words[-1]) == ("srun", "--ntasks=2")
     assert {"--cpus-per-task=4", "--kill-on-bad-exit=1", "--export=ALL", "--mpi=none"} <= set(words)
-    assert launcher(evaluate, SITE, CPU) == []
+    assert scheduler_named("slurm").launcher(evaluate.processes, CPU) == []
 
 
 def test_the_plan_counts_jobs_and_what_they_would_take_if_all_ran_into_their_limit(tmp_path):

@@ -1,11 +1,11 @@
-import math
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from mspipeline.campaigns.site import BUILT_IN, Partition, Site, load_site
+from mspipeline.campaigns.schedulers import scheduler_named
+from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.site_file import built_in_sites, load_site
 from mspipeline.errors import ConfigError
 
 CLUSTER = """
@@ -27,17 +27,13 @@ def written(tmp_path, text):
     return str(path)
 
 
+def limit(site):
+    return scheduler_named(site.executor).limit(site)
+
+
 def test_the_local_site_is_built_in_and_runs_one_cell_at_a_time():
     site = load_site("local")
-    assert (site.name, site.executor, site.container, site.limit) == ("local", "local", "none", 1)
-
-
-def test_slurm_decides_how_many_cells_run_unless_the_site_says(tmp_path):
-    assert load_site(written(tmp_path, CLUSTER)).limit == math.inf
-    assert (
-        load_site(written(tmp_path, CLUSTER.replace("[partitions.cores]", "max_parallel=4\n[partitions.cores]"))).limit
-        == 4
-    )
+    assert (site.name, site.executor, site.container, limit(site)) == ("local", "local", "none", 1)
 
 
 @pytest.mark.parametrize(("device", "partition"), [("cpu", "cores"), ("gpu", "gpu_t4"), ("auto", "gpu_t4")])
@@ -103,7 +99,7 @@ def test_a_site_file_that_is_not_there_is_said_so(tmp_path):
         load_site(str(tmp_path / "none.toml"))
 
 
-EXAMPLES = sorted(path.stem for path in BUILT_IN.glob("example_*.toml"))
+EXAMPLES = [name for name in built_in_sites() if name.startswith("example_")]
 
 
 def test_there_are_examples_of_three_differently_built_sites():
@@ -152,62 +148,7 @@ def test_an_image_may_be_pinned_by_its_digest_in_the_way_of_its_runtime(tmp_path
         load_site(written(tmp_path, f'{docker}jax = {{ file = "a", digest = "{digest}" }}\n'))
 
 
-SRUN = ("srun", "--export=ALL", "--kill-on-bad-exit=1")
-
-
-@pytest.mark.parametrize(
-    ("values", "command"),
-    [
-        ({}, [*SRUN, "--mpi=of-the-environment", "--cpus-per-task=1", "-n", "4"]),
-        ({"mpi_plugin": "pmi2"}, [*SRUN, "--mpi=pmi2", "--cpus-per-task=1", "-n", "4"]),
-        ({"mpi": "mpirun"}, ["mpirun", "-n", "4"]),
-    ],
-)
-def test_what_starts_four_ranks(tmp_path, values, command):
-    assert contained(tmp_path, **values).mpi_command(4) == command
-
-
-def in_bash(lines, module):
-    """What a shell says and ends with whose `module` is this function."""
-    script = "\n".join([f"module() {{ {module}; }}", *lines, "echo goes on"])
-    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-
-
-def test_modules_are_loaded_in_a_clean_set(tmp_path):
-    site = contained(tmp_path, modules=("gcc/12.2", "cuda"))
-    done = in_bash(site.setup_lines(), 'export LOADED="${LOADED:-} $*"; [ "$1" != load ] || echo "$LOADED"')
-    assert done.returncode == 0
-    assert done.stdout.splitlines()[-1] == "goes on"
-    assert " purge load gcc/12.2 load cuda" in done.stdout.splitlines()
-    assert contained(tmp_path).setup_lines() == []
-
-
-@pytest.mark.parametrize(
-    ("module", "reason"),
-    [
-        ('[ "$2" != cuda ] || { echo "Lmod has detected the following error:"; echo "  unknown: cuda"; return 1; }',
-         "Lmod has detected the following error:   unknown: cuda"),
-        ('[ "$2" != cuda ] || echo "ModuleCmd_Load.c(244):ERROR:105: Unable to locate a modulefile for cuda" >&2',
-         "ModuleCmd_Load.c(244):ERROR:105: Unable to locate a modulefile for cuda"),
-    ],
-)  # fmt: skip
-def test_a_module_that_does_not_load_ends_the_script_with_its_message(tmp_path, module, reason):
-    done = in_bash(contained(tmp_path, modules=("gcc/12.2", "cuda")).setup_lines(), module)
-    assert (done.returncode, done.stdout) == (78, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: the job ended before its work began: `module load cuda` failed on ")
-    assert line.endswith(f" ({reason}); correct modules in the site file")
-
-
 OPTIONS = '[sbatch]\nreservation = "x"\nmail_user = "ada@example.org"\n'
-
-
-def test_options_of_sbatch_are_the_sites_and_the_partitions_own(tmp_path):
-    text = CLUSTER + OPTIONS + '[partitions.gpu_t4.sbatch]\nconstraint = "t4"\nexclusive = true\nmail-user = false\n'
-    site = load_site(written(tmp_path, text))
-    assert site.sbatch_of(site.partitions["cores"]) == {"reservation": "x", "mail-user": "ada@example.org"}
-    of_gpu = {"reservation": "x", "constraint": "t4", "exclusive": True}
-    assert site.sbatch_of(site.partitions["gpu_t4"]) == of_gpu
 
 
 @pytest.mark.parametrize(

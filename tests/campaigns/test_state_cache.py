@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mspipeline.campaigns import state_cache as looking
+from mspipeline.campaigns import state_cache
+from mspipeline.campaigns.cell_state import cell_state
 from mspipeline.campaigns.cells import cells
-from mspipeline.campaigns.progress import cell_state
+from mspipeline.campaigns.schedulers import scheduler_named
 from mspipeline.campaigns.state_cache import StateCache
 from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import TrainingSettings
@@ -20,6 +21,8 @@ from mspipeline.files import write_json
 from mspipeline.parallel.lock import hold
 from mspipeline.runs import RunPaths, write_rows
 from mspipeline.tables.schema import CASES, EPOCHS
+
+LOCAL = scheduler_named("local")
 
 
 @pytest.fixture
@@ -76,14 +79,14 @@ def test_a_second_look_reads_only_the_cells_whose_folder_has_changed(make_cells)
     for cell in (one, other):
         write_attempt(cell, 75)
         age(cell)
-    look = StateCache()
-    assert [state.state for state in look.states([one, other])] == ["interrupted", "interrupted"]
+    cache = StateCache(LOCAL)
+    assert [state.state for state in cache.states([one, other])] == ["interrupted", "interrupted"]
     again: list[Path] = []
     watched.append(again)
-    assert [state.state for state in look.states([one, other])] == ["interrupted", "interrupted"]
+    assert [state.state for state in cache.states([one, other])] == ["interrupted", "interrupted"]
     assert [path for path in again if path.name == "cell.json"] == []
     write_attempt(other, 65)
-    assert [state.state for state in look.states([one, other])] == ["interrupted", "failed"]
+    assert [state.state for state in cache.states([one, other])] == ["interrupted", "failed"]
     watched.pop()
     assert {path.parent.name for path in again if path.name == "cell.json"} == {other.id}
 
@@ -91,12 +94,12 @@ def test_a_second_look_reads_only_the_cells_whose_folder_has_changed(make_cells)
 def test_a_folder_that_changed_just_now_is_read_each_time(make_cells):
     (cell,) = make_cells(1)
     write_attempt(cell, 75)
-    look = StateCache()
-    look.state(cell)
+    cache = StateCache(LOCAL)
+    cache.state(cell)
     before = cell.train.run_folder.stat().st_mtime_ns
     write_attempt(cell, 65)
     os.utime(cell.train.run_folder, ns=(before, before))  # a file system whose clock ticks too rarely
-    assert look.state(cell).state == "failed"
+    assert cache.state(cell).state == "failed"
 
 
 def test_whether_an_attempt_lives_is_asked_each_time(make_cells):
@@ -105,11 +108,11 @@ def test_whether_an_attempt_lives_is_asked_each_time(make_cells):
     lock = cell.train.run_folder / "lock"
     lock.touch()
     age(cell)
-    look = StateCache()
-    assert look.state(cell).message == "its job ended without a word"
+    cache = StateCache(LOCAL)
+    assert cache.state(cell).message == "its job ended without a word"
     with hold(lock):
-        assert look.state(cell).state == "running"
-    assert look.state(cell).state == "interrupted"
+        assert cache.state(cell).state == "running"
+    assert cache.state(cell).state == "interrupted"
 
 
 def test_the_states_are_those_that_a_reading_of_every_file_gives(make_cells):
@@ -120,18 +123,18 @@ def test_the_states_are_those_that_a_reading_of_every_file_gives(make_cells):
     write_attempt(several[3], None)
     for cell in several[:4]:
         age(cell)
-    look = StateCache()
+    cache = StateCache(LOCAL)
     for _ in range(2):
-        assert look.states(several) == [cell_state(cell) for cell in several]
-    assert look.state(several[0]) == replace(
-        cell_state(several[0]), state="done", epoch=2, train_dice=0.5, train_s=4.0, node="c1", restarts=1
+        assert cache.states(several) == [cell_state(cell, LOCAL) for cell in several]
+    assert cache.state(several[0]) == replace(
+        cell_state(several[0], LOCAL), state="done", epoch=2, train_dice=0.5, train_s=4.0, node="c1", restarts=1
     )
 
 
 @pytest.fixture
 def few(monkeypatch):
     """So few newly done cells are worth a file."""
-    monkeypatch.setattr(looking, "KEEP_EVERY", 8)
+    monkeypatch.setattr(state_cache, "KEEP_EVERY", 8)
     return 8
 
 
@@ -141,17 +144,17 @@ def test_cells_that_are_done_are_kept_for_the_next_process_and_read_when_they_ch
         finish(cell)
         age(cell)
     kept = tmp_path / "finished.json"
-    first = StateCache(kept).states(many)
+    first = StateCache(LOCAL, kept).states(many)
     assert kept.exists()
     again: list[Path] = []
     watched.append(again)
-    assert StateCache(kept).states(many) == first
+    assert StateCache(LOCAL, kept).states(many) == first
     assert [path for path in again if path.parent.parent.name == "cells"] == []
     watched.pop()
 
     RunPaths(many[3].train.run_folder).cases.unlink()
     (many[5].train.run_folder / "run.json").unlink()
-    states = [state.state for state in StateCache(kept).states(many)]
+    states = [state.state for state in StateCache(LOCAL, kept).states(many)]
     assert states == ["done", "done", "done", "failed", "done", "failed", "done", "done"]
 
 
@@ -161,7 +164,7 @@ def test_a_file_of_finished_cells_that_makes_no_sense_is_nothing(make_cells, tmp
     finish(cell)
     kept = tmp_path / "finished.json"
     kept.write_text(text)
-    assert [state.state for state in StateCache(kept).states([cell])] == ["done"]
+    assert [state.state for state in StateCache(LOCAL, kept).states([cell])] == ["done"]
 
 
 def test_a_folder_that_may_not_be_written_is_looked_at_all_the_same(make_cells, few, tmp_path):
@@ -171,4 +174,4 @@ def test_a_folder_that_may_not_be_written_is_looked_at_all_the_same(make_cells, 
         age(cell)
     kept = tmp_path / "not" / "there" / "finished.json"
     kept.parent.parent.touch()  # a file where its folder should be
-    assert {state.state for state in StateCache(kept).states(many)} == {"done"}
+    assert {state.state for state in StateCache(LOCAL, kept).states(many)} == {"done"}

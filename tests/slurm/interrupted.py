@@ -8,12 +8,13 @@ import threading
 from mspipeline.backends.registry import availability
 from mspipeline.campaigns.attempt import read_attempt
 from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.cancel import cancel
 from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.submission import read_submission
 from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import Interrupted
 from mspipeline.runs import RunPaths, read_rows
-from mspipeline.slurm.submission.submit import read_submission
 from mspipeline.tables.schema import EPOCHS
 from tests.campaigns.process_watch import processes_of, wait_for
 
@@ -96,7 +97,7 @@ class Training:
 
     def cancel(self):
         """`mspipeline cancel` in another terminal."""
-        Campaign.open(self.campaign.folder).cancel()
+        cancel(Campaign.open(self.campaign.folder))
         self._thread.join(60)
         assert isinstance(self.outcome, Interrupted)
 

@@ -9,16 +9,17 @@ import pytest
 
 from mspipeline.campaigns.attempt import read_attempt
 from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.cancel import cancel
 from mspipeline.campaigns.follow import CellsFailed
 from mspipeline.campaigns.gaps import wait_for_answer, write_gaps
-from mspipeline.campaigns.plan import write_scripts
+from mspipeline.campaigns.scripts import write_scripts
 from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.submission import read_submission
 from mspipeline.campaigns.sweep import EvaluateSettings, Matrix, PrepareSettings, Sweep
 from mspipeline.collect.tables import collect
 from mspipeline.config import PrepareJob, TrainingSettings
 from mspipeline.files import read_json, write_json
 from mspipeline.slurm.submission.queue import QUEUE
-from mspipeline.slurm.submission.submit import read_submission
 from tests.campaigns.campaign_program import cell_commands
 from tests.campaigns.process_watch import processes_of, wait_for
 
@@ -125,7 +126,7 @@ def test_a_cell_of_which_slurm_does_not_tell_is_a_row_that_says_so(cluster, tmp_
         assert write_gaps(campaign) == []
         monkeypatch.setenv("SLURM_CONF", "/dev/null")
         QUEUE.forget()
-        assert not wait_for_answer(tries=2, pause_s=0.1)
+        assert not wait_for_answer(campaign.scheduler, tries=2, pause_s=0.1)
         assert write_gaps(campaign) == [FIRST]
         (row,) = collect(campaign.folder, tmp_path / "tables").tables["runs"].to_pylist()
         assert (row["status"], row["problem"]) == (
@@ -152,7 +153,7 @@ def test_cancel_takes_the_whole_chain_out_of_the_queue_and_resume_completes_it(c
     campaign = make(tmp_path, None, dataset=small_dataset, separate_jobs=True)
     campaign.submit(commands=cell_commands("--epoch-seconds", "0.5"))
     wait_for(lambda: lines(campaign, FIRST, "epochs.txt"), 60)
-    assert [state.state for state in campaign.cancel(grace_s=60)] == ["interrupted", "interrupted"]
+    assert [state.state for state in cancel(campaign, grace_s=60)] == ["interrupted", "interrupted"]
     queue_is_empty(cluster)
     assert not (campaign.folder / "tables").exists()
     Campaign.open(campaign.folder).run(commands=cell_commands(), poll_s=0.1)

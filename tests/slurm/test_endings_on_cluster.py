@@ -7,17 +7,18 @@ import time
 
 import pytest
 
-from mspipeline.campaigns import before_and_after as around
+from mspipeline.campaigns import before_and_after
 from mspipeline.campaigns.attempt import read_attempt
 from mspipeline.campaigns.campaign import Campaign
 from mspipeline.campaigns.follow import CellsFailed
+from mspipeline.campaigns.schedulers import scheduler_named
 from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.submission import CellSubmission, read_submission
 from mspipeline.errors import Interrupted
-from mspipeline.slurm.on_node.node import Surroundings
 from mspipeline.slurm.submission.queue import QUEUE, Queue
-from mspipeline.slurm.submission.submit import Order, read_submission
 from tests.campaigns.campaign_program import cell_commands
 from tests.campaigns.process_watch import processes_of, wait_for
+from tests.campaigns.submitting import submit_together
 
 pytestmark = pytest.mark.slurm
 
@@ -240,11 +241,13 @@ def test_a_module_that_does_not_load_ends_the_cells_with_its_message_and_they_ar
 def test_a_preparation_that_its_time_limit_ends_is_called_so(cluster, tmp_path):
     folder = tmp_path / "campaign"
     deaf = ["bash", "-c", "trap '' USR2 TERM; echo begun; while :; do sleep 0.2; done"]
-    order = Order("prepare", [deaf], folder / "prepare")
-    there = around.hand_over(SITE, folder, order, Surroundings(), around.prepare_shape(1))
+    slurm = scheduler_named("slurm")
+    prepare = CellSubmission("prepare", [deaf], folder / "prepare")
+    shape = before_and_after.prepare_shape(1)
+    there = submit_together(SITE, "cpu", [prepare], folder / "logs", name="prepare", shape=shape)[0].submission
     wait_for(lambda: there.log.exists() and "begun" in there.log.read_text(), 60)
     cluster.run("scontrol", "update", f"JobId={there.job_id}", "EndTime=now+1seconds")
     QUEUE.forget()
-    wait_for(lambda: around.step_state(folder, "prepare").state != "running", 120)
-    found = around.step_state(folder, "prepare")
-    assert (found.state, found.message) == ("interrupted", around.TIMED_OUT)
+    wait_for(lambda: before_and_after.step_state(folder, "prepare", slurm).state != "running", 120)
+    found = before_and_after.step_state(folder, "prepare", slurm)
+    assert (found.state, found.message) == ("interrupted", f"TIMEOUT: {before_and_after.TIMED_OUT}")

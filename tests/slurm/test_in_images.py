@@ -9,10 +9,13 @@ import pytest
 
 from mspipeline import __version__
 from mspipeline.campaigns.attempt import read_attempt
-from mspipeline.campaigns.before_and_after import prepare_order
+from mspipeline.campaigns.before_and_after import prepare_submission
 from mspipeline.campaigns.campaign import Campaign
 from mspipeline.campaigns.follow import CellsFailed
+from mspipeline.campaigns.job_shape import JobShape
+from mspipeline.campaigns.schedulers import scheduler_named
 from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.submission import CellSubmission, read_submission
 from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.collect.tables import collect
 from mspipeline.config import PrepareJob, TrainingSettings
@@ -20,14 +23,13 @@ from mspipeline.errors import ConfigError
 from mspipeline.files import read_json, write_json
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.slurm.checks.host_check import image_findings
-from mspipeline.slurm.checks.image import look_into
 from mspipeline.slurm.checks.probe import probe_site
-from mspipeline.slurm.on_node.node import Surroundings
-from mspipeline.slurm.submission.shape import Shape
-from mspipeline.slurm.submission.submit import Order, read_submission, submit_together
+from mspipeline.slurm.image import look_into
+from mspipeline.slurm.site_rules import mpi_command
 from mspipeline.tables.schema import EPOCHS
 from tests.campaigns.campaign_program import cell_commands
 from tests.campaigns.process_watch import wait_for
+from tests.campaigns.submitting import submit_together
 from tests.mpi_launch import require_mpi
 from tests.slurm.image_runtimes import BINDS, COMMIT, LABELS, NoRuntime, start_runtime
 
@@ -160,13 +162,23 @@ def test_ranks_inside_an_image_find_each_other(cluster, runtime, tmp_path, nodes
     site = site_of(runtime, partitions={"cpu": Partition(cpus=2 * nodes, mem_gb=2, time_min=5)})
     if runtime.name == "docker":
         with pytest.raises(ConfigError, match=r"prepare\.ranks = 2, but Docker's daemon starts containers outside"):
-            prepare_order(tmp_path, PrepareJob(dataset=tmp_path, output=tmp_path), site, 2, "python")
+            prepare_submission(
+                tmp_path, PrepareJob(dataset=tmp_path, output=tmp_path), site, scheduler_named("slurm"), 2, "python"
+            )
         return
-    seen = Surroundings(container=runtime.name, image=runtime.image, binds=BINDS, folders=(str(tmp_path),))
     joins = ["python", "-P", "-m", "mspipeline.parallel.launchers"]
-    order = Order("ranks", [joins], tmp_path / "cell", launchers=[[*site.mpi_command(2), f"--nodes={nodes}"]])
-    shape = Shape(tasks=2, tells_end=True)
-    (handle,) = submit_together(site, "cpu", [order], tmp_path / "logs", name="ranks", surroundings=seen, shape=shape)
+    order = CellSubmission("ranks", [joins], tmp_path / "cell", launchers=[[*mpi_command(site, 2), f"--nodes={nodes}"]])
+    shape = JobShape(tasks=2, propagates_exit_code=True)
+    (handle,) = submit_together(
+        site,
+        "cpu",
+        [order],
+        tmp_path / "logs",
+        name="ranks",
+        backend="tensorflow",
+        folders=(str(tmp_path),),
+        shape=shape,
+    )
     wait_for(handle.ended, 120)
     log = handle.submission.log.read_text()
     assert read_attempt(tmp_path / "cell").exit_code == 0, log
@@ -203,10 +215,17 @@ def test_scans_that_cannot_be_prepared_are_the_cause_that_is_told_and_every_cell
 
 def test_each_rank_in_an_image_knows_its_number(cluster, runtime, tmp_path):
     folder = tmp_path / "cell"
-    seen = Surroundings(container=runtime.name, image=runtime.image, binds=BINDS, folders=(str(tmp_path),))
     says = ["sh", "-c", "echo rank $SLURM_PROCID of $SLURM_NTASKS"]
-    order = Order("ranks", [says], folder, launchers=[["srun", "--overlap", "--overcommit", "-n", "2"]])
-    (handle,) = submit_together(site_of(runtime), "cpu", [order], tmp_path / "logs", name="ranks", surroundings=seen)
+    order = CellSubmission("ranks", [says], folder, launchers=[["srun", "--overlap", "--overcommit", "-n", "2"]])
+    (handle,) = submit_together(
+        site_of(runtime),
+        "cpu",
+        [order],
+        tmp_path / "logs",
+        name="ranks",
+        backend="tensorflow",
+        folders=(str(tmp_path),),
+    )
     wait_for(handle.ended, 60)
     said = handle.submission.log.read_text().splitlines()
     assert {line for line in said if line.startswith("rank")} == {"rank 0 of 2", "rank 1 of 2"}

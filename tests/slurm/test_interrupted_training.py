@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from mspipeline.campaigns.submission import read_submission
 from mspipeline.runs import RunPaths
-from mspipeline.slurm.submission.submit import read_submission
 from mspipeline.training.checkpoint import read_checkpoint
 from tests.campaigns.process_watch import wait_for
 from tests.slurm.interrupted import START_S, Training, cut_the_power, kill, preempt, requeue, warn

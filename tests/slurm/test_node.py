@@ -2,21 +2,23 @@ import sys
 
 import pytest
 
-from mspipeline.campaigns.before_and_after import prepare_order
+from mspipeline.campaigns.before_and_after import prepare_submission
+from mspipeline.campaigns.schedulers import scheduler_named
 from mspipeline.campaigns.site import Partition, Site
 from mspipeline.config import PrepareJob
 from mspipeline.errors import ConfigError
 from mspipeline.parallel.launchers import plugin_of
 from mspipeline.slurm.on_node.container import Bind
-from mspipeline.slurm.on_node.node import Surroundings, command_lines, container_of
+from mspipeline.slurm.on_node.node import NodeEnvironment, command_lines, container_of
 from mspipeline.slurm.on_node.podman import with_pmi
+from mspipeline.slurm.site_rules import mpi_command
 
 JOB = {"USER": "ada", "TMPDIR": "/local/ada", "SLURM_PROCID": "0", "CUDA_VISIBLE_DEVICES": "1", "HOME": "/home/ada"}
 
 
 def given(**values):
     defaults = {"container": "apptainer", "image": "/i/x.sif", "folders": ("/campaign",), "read_only": ("/shards",)}
-    return Surroundings(**{**defaults, **values})
+    return NodeEnvironment(**{**defaults, **values})
 
 
 def test_an_image_sees_the_campaign_the_shards_read_only_the_sites_binds_and_the_scratch_folder():
@@ -43,7 +45,7 @@ def test_a_folder_named_twice_is_bound_once():
 
 
 def test_outside_of_images_nothing_is_bound():
-    assert container_of(Surroundings(), "/c", {}).binds == ()
+    assert container_of(NodeEnvironment(), "/c", {}).binds == ()
 
 
 def test_a_variable_that_the_job_lacks_stops_it_before_its_commands():
@@ -60,12 +62,12 @@ def test_the_plugin_of_srun_is_that_of_the_mpi_under_mpi4py_where_the_site_names
     pytest.importorskip("mpi4py", reason="no mpi4py here; pip install mpi4py mpich")
     site = Site(name="c", executor="slurm", partitions={"cpu": Partition()})
     command = [sys.executable, "-P", "-m", "mspipeline.jobs", "prepare", "x"]
-    (line,) = command_lines([command], "/cell", Surroundings(launchers=(tuple(site.mpi_command(3)),)))
+    (line,) = command_lines([command], "/cell", NodeEnvironment(launchers=(tuple(mpi_command(site, 3)),)))
     (found,) = (word for word in line if word.startswith("--mpi="))
     assert found in ("--mpi=pmi2", "--mpi=pmix")
     assert line[-len(command) :] == command
     named = site.model_copy(update={"mpi_plugin": "cray_shasta"})
-    (line,) = command_lines([command], "/cell", Surroundings(launchers=(tuple(named.mpi_command(3)),)))
+    (line,) = command_lines([command], "/cell", NodeEnvironment(launchers=(tuple(mpi_command(named, 3)),)))
     assert "--mpi=cray_shasta" in line
 
 
@@ -89,7 +91,7 @@ def test_where_there_is_no_mpi4py_the_cluster_s_own_plugin_is_left_to_it(tmp_pat
     python.write_text("#!/bin/sh\necho 'error: no mpi4py' >&2\nexit 69\n")
     python.chmod(0o755)
     site = Site(name="c", executor="slurm", partitions={"cpu": Partition()})
-    (line,) = command_lines([[str(python), "x"]], "/cell", Surroundings(launchers=(tuple(site.mpi_command(3)),)))
+    (line,) = command_lines([[str(python), "x"]], "/cell", NodeEnvironment(launchers=(tuple(mpi_command(site, 3)),)))
     assert [word for word in line if word.startswith("--mpi")] == []
 
 
@@ -109,5 +111,5 @@ def test_ranks_are_refused_before_anything_is_submitted_where_docker_would_part_
     )
     job = PrepareJob(dataset=tmp_path, output=tmp_path)
     with pytest.raises(ConfigError, match="2, but Docker's daemon starts containers outside of the job"):
-        prepare_order(tmp_path, job, site, 2, "python")
-    assert prepare_order(tmp_path, job, site, 1, "python").launchers == [[]]
+        prepare_submission(tmp_path, job, site, scheduler_named("slurm"), 2, "python")
+    assert prepare_submission(tmp_path, job, site, scheduler_named("slurm"), 1, "python").launchers == [[]]

@@ -11,15 +11,17 @@ import pytest
 
 from mspipeline.campaigns.attempt import read_attempt
 from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.cancel import cancel
 from mspipeline.campaigns.follow import CellsFailed
+from mspipeline.campaigns.job_shape import JobShape
 from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.submission import CellSubmission, read_submission
 from mspipeline.errors import ConfigError, Interrupted, Preempted
 from mspipeline.slurm.srun import srun_words
 from mspipeline.slurm.submission.queue import QUEUE, Queue
-from mspipeline.slurm.submission.shape import Shape
-from mspipeline.slurm.submission.submit import Order, read_submission, submit, submit_together
 from tests.campaigns.campaign_program import cell_commands
 from tests.campaigns.process_watch import processes_of, wait_for
+from tests.campaigns.submitting import submit, submit_together
 
 pytestmark = pytest.mark.slurm
 
@@ -127,7 +129,7 @@ def test_cancel_stops_cells_whose_campaign_died(cluster, make_campaign, start_ca
     wait_for(lambda: all(lines(campaign, cell, "epochs.txt") for cell in (FIRST, SECOND)), 60)
     process.kill()
     process.wait()
-    assert [state.state for state in campaign.cancel(grace_s=60)] == ["interrupted", "interrupted"]
+    assert [state.state for state in cancel(campaign, grace_s=60)] == ["interrupted", "interrupted"]
     wait_for(lambda: cluster.run("squeue", "-h") == "")
 
 
@@ -165,7 +167,7 @@ def test_a_cell_that_does_not_hear_is_killed_in_the_end(cluster, tmp_path):
 
 def test_cells_of_one_shape_are_one_array_that_keeps_to_the_sites_limit(cluster, tmp_path):
     orders = [
-        Order(f"cell{number}", [["bash", "-c", f"echo cell {number}; sleep 1"]], tmp_path / f"cell{number}")
+        CellSubmission(f"cell{number}", [["bash", "-c", f"echo cell {number}; sleep 1"]], tmp_path / f"cell{number}")
         for number in range(6)
     ]
     site = SITE.model_copy(update={"max_parallel": 2})
@@ -205,8 +207,8 @@ def test_each_process_of_a_cell_on_gpus_sees_them_and_its_own_cores(cluster, tmp
     gpu = Partition(device="gpu", gres="gpu:t4:2", cpus=2, mem_gb=0.5, time_min=5)
     site = Site(name="c", executor="slurm", partitions={"gpu_t4": gpu}, warn_s=30)
     say = ["bash", "-c", "echo rank $SLURM_PROCID gpus $CUDA_VISIBLE_DEVICES cores $SLURM_CPUS_PER_TASK"]
-    order = Order("two", [say], tmp_path / "cell", launchers=[[*srun_words(mpi="none", cpus=2), "--ntasks=2"]])
-    (handle,) = submit_together(site, "gpu", [order], tmp_path / "logs", name="two", shape=Shape(tasks=2))
+    order = CellSubmission("two", [say], tmp_path / "cell", launchers=[[*srun_words(mpi="none", cpus=2), "--ntasks=2"]])
+    (handle,) = submit_together(site, "gpu", [order], tmp_path / "logs", name="two", shape=JobShape(tasks=2))
     assert ended(cluster, handle).exit_code == 0
     said = [line for line in handle.submission.log.read_text().splitlines() if line.startswith("rank ")]
     assert sorted(said) == [f"rank {number} gpus 0,1 cores 2" for number in (0, 1)]

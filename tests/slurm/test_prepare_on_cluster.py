@@ -12,13 +12,14 @@ import pytest
 
 from mspipeline.campaigns.site import Partition, Site
 from mspipeline.files import sha256_file
+from mspipeline.slurm.site_rules import mpi_command
 from tests.command_line import PROGRAM, files_below, run, wait_for
 from tests.mpi_launch import require_mpi, shared_memory
 
 pytestmark = [pytest.mark.slurm, pytest.mark.mpi]
 
 SITE = Site(name="c", executor="slurm", mpi_plugin="pmi2", partitions={"cpu": Partition()})
-SRUN = (*SITE.mpi_command(4), "--nodes=2")
+SRUN = (*mpi_command(SITE, 4), "--nodes=2")
 
 
 @pytest.fixture(autouse=True)

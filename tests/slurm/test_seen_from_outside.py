@@ -10,8 +10,9 @@ import pytest
 
 from mspipeline.campaigns.attempt import read_attempts
 from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.cancel import cancel
 from mspipeline.campaigns.site import Partition, Site
-from mspipeline.slurm.submission.submit import read_submission
+from mspipeline.campaigns.submission import read_submission
 from tests.campaigns.campaign_program import cell_commands
 from tests.campaigns.process_watch import wait_for
 
@@ -121,7 +122,7 @@ def test_of_two_that_take_over_a_dead_campaign_one_does_and_no_cell_runs_twice(c
     assert refused.returncode == 2
     assert "already run by process" in refused.communicate()[1]
     assert {state.node for state in campaign.state()} <= {"c1", "c2"}
-    Campaign.open(campaign.folder).cancel()
+    cancel(Campaign.open(campaign.folder))
     assert follower.wait(120) == 130
     for cell in (FIRST, SECOND):
         assert lines(campaign, cell, "starts.txt") == ["train"]

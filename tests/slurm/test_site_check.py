@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 import mspipeline.slurm.checks.cluster_facts
-from mspipeline.campaigns.site import Image, Partition, Site, load_site
+from mspipeline.campaigns.site import Image, Partition, Site
+from mspipeline.campaigns.site_file import load_site
 from mspipeline.doctor import examine_site
 from mspipeline.errors import ConfigError
 from mspipeline.slurm.checks.cluster_facts import ClusterFacts, Node, PartitionFacts, ask_cluster, gres, minutes

@@ -3,24 +3,28 @@
 import json
 import os
 import signal
+from contextlib import suppress
 
 import pytest
 
 from mspipeline.campaigns.attempt import newest_state, read_attempt
 from mspipeline.campaigns.campaign import Campaign
-from mspipeline.campaigns.ending import Allowance, NoAnswer, ending_of
+from mspipeline.campaigns.ending import ending_of
 from mspipeline.campaigns.gaps import write_gaps
+from mspipeline.campaigns.scheduler import NoAnswer
+from mspipeline.campaigns.schedulers import scheduler_named
 from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.submission import read_submission
 from mspipeline.collect.tables import collect
 from mspipeline.display.campaigns import word_of
 from mspipeline.errors import ConfigError
 from mspipeline.slurm.submission.queue import QUEUE, SILENT, Queue, end_of
-from mspipeline.slurm.submission.submit import read_submission
 from tests.campaigns.campaign_program import cell_commands
 from tests.campaigns.process_watch import processes_of, wait_for
 
 pytestmark = pytest.mark.slurm
 
+SLURM = scheduler_named("slurm")
 SITE = Site(name="cluster", executor="slurm", partitions={"cpu": Partition(cpus=1, mem_gb=0.5, time_min=5)}, warn_s=30)
 ELSEWHERE = "another-host"
 
@@ -55,7 +59,8 @@ def cell(cluster, make_campaign):
             """KILL for all its processes, or those alone whose command line has one of the words."""
             for process in processes_of(self.campaign.folder):
                 if not words or any(word in " ".join(process.cmdline()) for word in words):
-                    os.kill(process.pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # it has ended with another one
+                        os.kill(process.pid, signal.SIGKILL)
 
         def seen_from_another_host(self):
             """As a login node sees it, which can tell nothing from the lock of a node."""
@@ -182,8 +187,8 @@ def test_a_cell_is_not_judged_before_slurm_says_how_its_job_ended(cell, monkeypa
     with monkeypatch.context() as silence:
         silence.setenv("SLURM_CONF", "/dev/null")
         with pytest.raises(NoAnswer):
-            ending_of(cell.folder, submission, attempt, Allowance(3, None))
-    assert ending_of(cell.folder, submission, attempt, Allowance(3, None)).again
+            ending_of(cell.folder, submission, attempt, SLURM, tries_allowed=3, mem_gb=None)
+    assert ending_of(cell.folder, submission, attempt, SLURM, tries_allowed=3, mem_gb=None).again
 
 
 @pytest.mark.parametrize("progress", [True, False])
@@ -194,7 +199,7 @@ def test_a_cell_that_was_warned_and_that_nobody_put_back_is_run_again_if_it_got_
     saved = -1 if progress else newest_state(cell.folder)
     changes = {"exit_code": 75, "asked": "SIGUSR2", "state_saved": saved}
     warned = read_attempt(cell.folder).model_copy(update=changes)
-    ending = ending_of(cell.folder, cell.submission(), warned, Allowance(3, None))
+    ending = ending_of(cell.folder, cell.submission(), warned, SLURM, tries_allowed=3, mem_gb=None)
     assert (ending is not None and ending.again) is progress
 
 

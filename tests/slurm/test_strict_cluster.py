@@ -7,15 +7,16 @@ import sys
 import pytest
 
 from mspipeline.campaigns.attempt import read_attempt
+from mspipeline.campaigns.job_shape import JobShape
 from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.submission import CellSubmission
 from mspipeline.errors import ConfigError
 from mspipeline.slurm.checks.options_check import option_findings
 from mspipeline.slurm.checks.probe import probe_site
 from mspipeline.slurm.checks.site_check import check_site
 from mspipeline.slurm.srun import srun_words
-from mspipeline.slurm.submission.shape import Shape
-from mspipeline.slurm.submission.submit import Order, submit_together
 from tests.campaigns.process_watch import wait_for
+from tests.campaigns.submitting import submit_together
 from tests.slurm.cluster import missing_packages, start_cluster
 from tests.slurm.cluster_keeper import WCKEY, ClusterError
 from tests.slurm.test_sbatch import MEMORY, SCRIPTS
@@ -54,7 +55,7 @@ def site(**values):
 def done(tmp_path, command, where=None, *, shape=None, launcher=(), cells=1, name="one"):
     """What cells of one job wrote to their logs, once it is over."""
     folders = [tmp_path / f"{name}-{number}" for number in range(cells)]
-    orders = [Order(folder.name, [command], folder, launchers=[launcher]) for folder in folders]
+    orders = [CellSubmission(folder.name, [command], folder, launchers=[launcher]) for folder in folders]
     given = {"shape": shape} if shape else {}
     handles = submit_together(where or site(), "cpu", orders, tmp_path / f"logs-{name}", name=name, **given)
     for handle in handles:
@@ -80,7 +81,7 @@ def test_a_cell_has_the_cores_that_its_partition_names(cluster, tmp_path):
 
 
 def test_a_cell_that_ends_with_its_own_code_has_them_too(cluster, tmp_path):
-    assert said(done(tmp_path, COUNT, shape=Shape(tells_end=True))) == ["cores 2 2"]
+    assert said(done(tmp_path, COUNT, shape=JobShape(propagates_exit_code=True))) == ["cores 2 2"]
 
 
 def test_where_the_partition_names_none_a_cell_has_what_slurm_gave_it(cluster, tmp_path):
@@ -105,12 +106,12 @@ def test_a_probe_compares_the_cores_that_it_has_with_those_that_it_asked_for(
 
 def test_packed_cells_share_the_cores_of_their_job(cluster, tmp_path):
     where = site(partitions={"cpu": Partition(cpus=1, mem_gb=0.5, time_min=5)})
-    assert said(done(tmp_path, COUNT, where, shape=Shape(pack=2), cells=2)) == ["cores 1 1"] * 2
+    assert said(done(tmp_path, COUNT, where, shape=JobShape(pack=2), cells=2)) == ["cores 1 1"] * 2
 
 
 def test_each_process_of_a_cell_has_its_own_cores(cluster, tmp_path):
     launcher = [*srun_words(mpi="none", cpus=2), "--ntasks=2"]
-    assert said(done(tmp_path, COUNT, shape=Shape(tasks=2), launcher=launcher)) == ["cores 2 2"] * 2
+    assert said(done(tmp_path, COUNT, shape=JobShape(tasks=2), launcher=launcher)) == ["cores 2 2"] * 2
 
 
 def test_a_cell_runs_once_where_the_sweep_was_started_inside_a_job_of_other_cores_and_tasks(

@@ -1,18 +1,17 @@
 import os
-import sys
 
 import pytest
 
-from mspipeline.campaigns.attempt import read_attempt
 from mspipeline.campaigns.campaign import Campaign
-from mspipeline.campaigns.site import Partition, Site, load_site
+from mspipeline.campaigns.site import Partition, Site
+from mspipeline.campaigns.submission import read_submission
 from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import ConfigError, Interrupted
-from mspipeline.slurm.submission.shape import LOCAL_TIME_MIN, parameters
-from mspipeline.slurm.submission.submit import read_submission, sigint_held_back, submit
+from mspipeline.slurm.submission.parameters import parameters
 from tests.campaigns.campaign_program import CELL_PROGRAM, cell_commands
 from tests.campaigns.process_watch import processes_of, wait_for
+from tests.campaigns.submitting import submit
 
 # Programs of SLURM's names: sbatch starts the script at once on this machine, the others do the least that is needed.
 PROGRAMS = {
@@ -84,14 +83,6 @@ def cluster_campaign(tmp_path, shards):
     return make
 
 
-def run_one(tmp_path, command):
-    """Submit one command to the local site; its job's record when it has ended."""
-    with sigint_held_back():
-        handle = submit(load_site("local"), "auto", "one", [command], tmp_path / "cell", tmp_path / "logs")
-    wait_for(handle.ended)
-    return read_attempt(tmp_path / "cell")
-
-
 SRUN = ["--export=ALL", "--kill-on-bad-exit=1", "--mpi=none"]
 
 
@@ -141,35 +132,6 @@ def test_a_partition_that_names_no_account_or_qos_has_those_of_the_site():
 def test_an_array_runs_no_more_at_once_than_the_site_allows(count, limit, at_once):
     site = Site(name="c", executor="slurm", partitions={"a": Partition()}, max_parallel=limit)
     assert parameters(site, "cell", "a", Partition(), count).get("array_parallelism") == at_once
-
-
-def test_a_local_cell_may_take_as_long_as_it_needs():
-    assert parameters(load_site("local"), "cell", "", Partition())["timeout_min"] == LOCAL_TIME_MIN == 366 * 24 * 60
-
-
-def test_a_local_job_and_its_submission_are_told_by_their_files(tmp_path):
-    record = run_one(tmp_path, ["echo", "hello"])
-    submission = read_submission(tmp_path / "cell")
-    assert (submission.executor, submission.job_id) == ("local", record.job_id)
-    assert submission.log == record.log
-    assert "hello\n" in record.log.read_text()
-
-
-@pytest.mark.parametrize(("chosen", "seen"), [("1", "1"), ("", ""), (None, "unset")])
-def test_a_local_cell_sees_the_gpus_that_its_user_sees(tmp_path, monkeypatch, chosen, seen):
-    if chosen is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-    text = "import os; print('seen:' + os.environ.get('CUDA_VISIBLE_DEVICES', 'unset'))"
-    assert f"seen:{seen}\n" in run_one(tmp_path, [sys.executable, "-c", text]).log.read_text()
-
-
-def test_a_folder_of_the_packages_name_where_the_user_stands_hides_nothing(tmp_path, monkeypatch):
-    (tmp_path / "slurm").mkdir()
-    (tmp_path / "slurm" / "__init__.py").write_text("raise RuntimeError('not this one')")
-    monkeypatch.chdir(tmp_path)
-    assert run_one(tmp_path, ["true"]).exit_code == 0
 
 
 def test_a_site_that_needs_slurm_says_so_where_there_is_none(tmp_path, monkeypatch):

@@ -14,9 +14,10 @@ import pytest
 import submitit
 
 from mspipeline.campaigns.site import Partition, Site
-from mspipeline.slurm.submission.shape import batch_script
-from mspipeline.slurm.submission.submit import Order, submit_together
+from mspipeline.campaigns.submission import CellSubmission
+from mspipeline.slurm.submission.parameters import batch_script
 from tests.campaigns.process_watch import wait_for
+from tests.campaigns.submitting import submit_together
 from tests.slurm.cluster import Cluster
 
 SITE = Site(
@@ -39,7 +40,7 @@ def test_the_private_names_of_submitit_that_are_used_are_these() -> None:
 def test_the_script_that_a_dry_run_shows_is_the_one_that_sbatch_is_given(
     cluster: Cluster, tmp_path: Path, count: int
 ) -> None:
-    orders = [Order(f"cell{number}", [["true"]], tmp_path / f"cell{number}") for number in range(count)]
+    orders = [CellSubmission(f"cell{number}", [["true"]], tmp_path / f"cell{number}") for number in range(count)]
     logs = tmp_path / "logs"
     handles = submit_together(SITE, "cpu", orders, logs, name="x")
     # submitit keeps the file that it gives to sbatch, and a link to it a job.

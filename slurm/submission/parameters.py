@@ -6,54 +6,39 @@ import math
 import re
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import submitit
 
+from mspipeline.campaigns.job_shape import PLAIN, After, JobShape
 from mspipeline.campaigns.site import Partition, Site
+from mspipeline.slurm.site_rules import sbatch_of, setup_lines
 from mspipeline.slurm.srun import srun_words
 
-LOCAL_TIME_MIN = 366 * 24 * 60
+DEPENDENCIES = {"succeeded": "afterok", "same_succeeded": "aftercorr", "ended": "afterany"}
 
-
-@dataclass(frozen=True)
-class Shape:
-    """What one job asks for besides what its partition says.
-
-    tasks: processes that srun or an MPI may start in it. pack: cells side by side. cpus: of each task; unset it is what
-    the partition says, and else the job asks for no gres and for its share of the memory. after: jobs to wait for, as
-    sbatch takes them, `afterok:12`. tells_end: whether it ends with its commands' code, for the jobs that wait for it.
-    """
-
-    tasks: int = 1
-    pack: int = 1
-    cpus: int | None = None
-    after: str = ""
-    tells_end: bool = False
-
-    @property
-    def bare(self) -> bool:
-        """Whether the batch script itself runs the cells, so that srun is free to be called and adds no word."""
-        return self.tasks > 1 or self.tells_end
-
-    def of(self, partition: Partition) -> Partition:
-        """What one task asks for."""
-        if self.cpus is None:
-            return partition
-        share = self.cpus / partition.cpus if partition.cpus else 1
-        mem_gb = partition.mem_gb and partition.mem_gb * min(1, share)
-        return partition.model_copy(update={"cpus": self.cpus, "mem_gb": mem_gb, "gres": None})
-
-
-PLAIN = Shape()
 _SRUN_CORES = 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
 
 
-def python_words(shape: Shape) -> str:
+def runs_without_srun(shape: JobShape) -> bool:
+    """Whether the batch script itself runs the cells, so that srun is free for their processes and adds no message."""
+    return shape.tasks > 1 or shape.propagates_exit_code
+
+
+def dependency(after: After) -> str:
+    """Jobs to wait for in sbatch's words. Of an array, the whole is named.
+
+    >>> dependency(After("ended", ("12_0", "12_1", "13")))
+    'afterany:12:13'
+    """
+    bases = dict.fromkeys(job.partition("_")[0] for job in after.jobs)
+    return f"{DEPENDENCIES[after.condition]}:{':'.join(bases)}"
+
+
+def python_words(shape: JobShape) -> str:
     """How a job starts Python. exec: the batch script's shell would die of the TERM that the cell is to answer."""
-    return f"{'exec ' if shape.bare else ''}{shlex.quote(sys.executable)} -P"
+    return f"{'exec ' if runs_without_srun(shape) else ''}{shlex.quote(sys.executable)} -P"
 
 
 def parameters(
@@ -62,11 +47,10 @@ def parameters(
     partition_name: str,
     partition: Partition,
     count: int = 1,
-    shape: Shape = PLAIN,
+    shape: JobShape = PLAIN,
 ) -> dict[str, Any]:
-    """What submitit is told about `count` jobs of one shape, in the words of its executor for this site."""
-    if site.executor == "local":
-        return {"name": name, "stderr_to_stdout": True, "timeout_min": partition.time_min or LOCAL_TIME_MIN}
+    """What submitit's SLURM executor is given for `count` jobs of one shape."""
+    without_srun = runs_without_srun(shape)
     partition = shape.of(partition)
     at_once = max(1, site.max_parallel // shape.pack) if site.max_parallel else count
     cpus = partition.cpus and partition.cpus * shape.pack
@@ -81,29 +65,29 @@ def parameters(
         "account": partition.account or site.account,
         "qos": partition.qos or site.qos,
         "signal_delay_s": site.warn_s,
-        "setup": [*site.setup_lines(), *_core_lines(shape)],
+        "setup": [*setup_lines(site), *_core_lines(shape)],
         "array_parallelism": min(count, at_once) if count > 1 else None,
-        "dependency": shape.after or None,
-        "use_srun": False if shape.bare else None,
+        "dependency": shape.after and dependency(shape.after),
+        "use_srun": False if without_srun else None,
         # --ntasks: a sweep that is started inside a job of several tasks would start each cell as often.
-        "srun_args": None if shape.bare else [*srun_words(mpi="none", cpus=cpus)[1:], "--ntasks=1"],
+        "srun_args": None if without_srun else [*srun_words(mpi="none", cpus=cpus)[1:], "--ntasks=1"],
     }
     more: dict[str, Any] = {"requeue": True}  # without it, a site whose JobRequeue is 0 ends a preempted cell for good
     if shape.after:
         more["kill-on-invalid-dep"] = "yes"  # else a job whose predecessor failed waits for ever
-    if shape.bare:
+    if without_srun:
         more["signal"] = f"B:USR2@{site.warn_s}"
     if shape.tasks > 1:
         more.update(_tasks(partition, shape.tasks))
         if partition.mem_gb and partition.cpus:
             del asked["mem"]  # of a node, and how many tasks share one is SLURM's choice
             asked["mem_per_cpu"] = f"{math.ceil(partition.mem_gb * 1024 / partition.cpus)}M"
-    asked["additional_parameters"] = {**more, **site.sbatch_of(partition)}
-    # wckey: submitit names one of its own where it is not told None, and a cluster that enforces them refuses that.
+    asked["additional_parameters"] = {**more, **sbatch_of(site, partition)}
+    # wckey: submitit names one of its own where it is not given None, and a cluster that enforces them refuses that.
     return {**{key: value for key, value in asked.items() if value is not None}, "wckey": None}
 
 
-def _core_lines(shape: Shape) -> list[str]:
+def _core_lines(shape: JobShape) -> list[str]:
     """Lines of a batch script by which each srun below it gives its tasks the cores that the job asked for.
 
     Where nobody asked, a job of one task has all that it was given.
@@ -129,9 +113,9 @@ def batch_script(
     logs: Path,
     *,
     name: str,
-    shape: Shape = PLAIN,
+    shape: JobShape = PLAIN,
 ) -> str:
-    """The script that `submit_together` would give to sbatch for `count` cells; needs no SLURM, writes nothing."""
+    """The script that `submit_cells` would give to sbatch for `count` cells; needs no SLURM, writes nothing."""
     partition_name, partition = site.partition_for(device)
     jobs = math.ceil(count / shape.pack)
     executor = _Writer(logs, python=python_words(shape))

@@ -7,14 +7,15 @@ from contextlib import suppress
 
 import pytest
 
-from mspipeline.campaigns.attempt import read_attempt, run_commands
+from mspipeline.campaigns.attempt import read_attempt
+from mspipeline.campaigns.run_commands import run_in_own_session
 from mspipeline.errors import RunFolderError
 from mspipeline.parallel.lock import held, hold
 from tests.campaigns.process_watch import wait_for
 
 RUN = (
-    "import sys; from mspipeline.campaigns.attempt import run_commands; "
-    "sys.exit(run_commands({commands!r}, {folder!r}))"
+    "import sys; from mspipeline.campaigns.run_commands import run_in_own_session; "
+    "sys.exit(run_in_own_session({commands!r}, {folder!r}))"
 )
 # Short sleeps: a signal that comes just before one long sleep begins would be seen only after it.
 SLEEP = "for _ in range(6000): time.sleep(0.01)"
@@ -28,7 +29,7 @@ STOPS_WELL = (
 
 @pytest.fixture
 def start(tmp_path):
-    """Start `run_commands` in a process of its own, in the environment that submitit's local executor gives a job."""
+    """Start a job of this machine in a process of its own, in the environment that submitit gives it."""
     started = []
     environment = {
         **os.environ,
@@ -145,8 +146,8 @@ def test_a_free_lock_is_taken_and_a_held_one_is_not(tmp_path):
 
 
 def test_only_names_and_command_lines_enter_the_pickle():
-    assert pickle.loads(pickle.dumps(run_commands)) is run_commands
-    assert len(pickle.dumps(run_commands)) < 100
+    assert pickle.loads(pickle.dumps(run_in_own_session)) is run_in_own_session
+    assert len(pickle.dumps(run_in_own_session)) < 100
 
 
 def test_a_record_that_is_not_readable_is_said_so(tmp_path):

@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mspipeline.campaigns.attempt import AttemptRecord, read_attempt
+from mspipeline.campaigns.attempt import KILLED, AttemptRecord
+from mspipeline.campaigns.cell_files import CellFiles, read_files
 from mspipeline.campaigns.cells import Cell
-from mspipeline.campaigns.ending import INTERRUPTED_CODES, KILLED, Ending, read_ending
-from mspipeline.errors import BackendError, DataError, RunFolderError, StorageError
-from mspipeline.files import read_json
+from mspipeline.campaigns.ending import INTERRUPTED_CODES
+from mspipeline.campaigns.scheduler import Place, Scheduler
+from mspipeline.campaigns.submission import Submission, begun
+from mspipeline.errors import BackendError, RunFolderError, StorageError
 from mspipeline.parallel.lock import held
-from mspipeline.runs import RunPaths, read_rows
-from mspipeline.slurm.submission import submit
-from mspipeline.slurm.submission.queue import QUEUE
-from mspipeline.slurm.submission.submit import Submission, begun, read_submission
-from mspipeline.tables.schema import EPOCHS
+from mspipeline.runs import RunPaths
 
 State = Literal["pending", "running", "done", "interrupted", "failed", "absent"]
 """absent: its backend is not installed where it ran, or cannot realise its network; a gap in the comparison."""
@@ -31,9 +29,6 @@ STARTING = "starting"
 WAITING = "waiting"
 COMES_BACK = f"{WAITING} to continue"  # preempted, requeued, or warned of its time limit
 _TAIL_BYTES = 8192
-Place = Literal["over", "waits", "on a node", "unknown"]
-"""Where a job is. over: no longer in the queue. unknown: nobody answers."""
-_WAITING_STATES = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,36 +65,8 @@ class CellState:
 
 
 @dataclass(frozen=True, slots=True)
-class CellFiles:
-    """What the files of a cell say. status, problem: of `run.json`. evaluated: whether there are scores of cases.
-
-    collapse: how the training has collapsed, in words; empty where it has not.
-    ending: what the campaign found out about the end of this attempt.
-    rows: those of `epochs.arrow`, the columns that a CellState is made of.
-    """
-
-    submission: Submission | None
-    attempt: AttemptRecord | None
-    status: str | None
-    problem: str | None
-    evaluated: bool
-    ending: Ending | None
-    rows: tuple[dict[str, Any], ...]
-    collapse: str = ""
-
-    @property
-    def trained(self) -> bool:
-        return self.status == "complete"
-
-    @property
-    def done(self) -> bool:
-        """Whether these files alone make the cell `done`, whatever the queue says."""
-        return self.trained and self.evaluated and (self.attempt is None or self.attempt.exit_code is not None)
-
-
-@dataclass(frozen=True, slots=True)
 class Liveness:
-    """What no file tells of a cell. locked: whether its attempt holds the lock, as far as this host can see.
+    """What no file says of a cell. locked: whether its attempt holds the lock, as far as this host can see.
 
     own: where the attempt's job is. later: where a job is that is to go on with the cell after that one.
     """
@@ -109,38 +76,16 @@ class Liveness:
     later: Place
 
 
-def read_files(cell: Cell) -> CellFiles:
-    """What the files of a cell say now. Raises RunFolderError where one cannot be read."""
-    paths = RunPaths(cell.train.run_folder)
-    record = _record(paths)
-    submission, attempt = read_submission(paths.root), read_attempt(paths.root)
-    columns = ["epoch", "subset", "seconds", "images_per_second", "dice"]
-    return CellFiles(
-        submission=submission,
-        attempt=attempt,
-        status=record.get("status"),
-        problem=record.get("problem"),
-        evaluated=paths.cases.exists(),
-        ending=read_ending(paths.root, submission, attempt),
-        rows=tuple(read_rows(paths.epochs, EPOCHS).select(columns).to_pylist()),
-        collapse=(
-            f"collapsed: predicts {record.get('collapsed_to')} since epoch {record.get('collapsed_epoch')}"
-            if record.get("collapsed")
-            else ""
-        ),
-    )
-
-
-def cell_state(cell: Cell) -> CellState:
+def cell_state(cell: Cell, scheduler: Scheduler) -> CellState:
     """The state of one cell now; one whose own files cannot be read is `failed`, with the reason as its message."""
     try:
         files = read_files(cell)
-        found = liveness(cell, files)
+        found = liveness(cell, files, scheduler)
         if found is not None:
             files = read_files(cell)  # again: what ended since the first look has left its last word
     except RunFolderError as error:
         return unreadable(cell, error)
-    return state_of(cell, files, found)
+    return state_of(cell, files, found, scheduler)
 
 
 def unreadable(cell: Cell, error: RunFolderError) -> CellState:
@@ -148,8 +93,8 @@ def unreadable(cell: Cell, error: RunFolderError) -> CellState:
     return CellState(cell.id, "failed", message=str(error), epochs=cell.train.training.epochs)
 
 
-def liveness(cell: Cell, files: CellFiles) -> Liveness | None:
-    """What the lock and the scheduler say of a cell; None where its files alone tell its state."""
+def liveness(cell: Cell, files: CellFiles, scheduler: Scheduler) -> Liveness | None:
+    """What the lock and the scheduler say of a cell; None where its files alone make its state."""
     attempt, submission = files.attempt, files.submission
     if files.done or (attempt is None and submission is None):
         return None
@@ -159,50 +104,20 @@ def liveness(cell: Cell, files: CellFiles) -> Liveness | None:
     if attempt is not None:
         here = attempt.host == socket.gethostname()
         locked = here and attempt.exit_code is None and held(cell.train.run_folder / "lock")
-        own = _place_of_attempt(attempt, submission, here=here)
+        own = scheduler.place_of_attempt(attempt, submission, here=here)
         if attempt.job_id in jobs:
             jobs = jobs[jobs.index(attempt.job_id) + 1 :]
-    return Liveness(locked, own, "over" if submission is None else _place(submission, jobs))
+    return Liveness(locked, own, "over" if submission is None else scheduler.place(submission, jobs))
 
 
-def _place_of_attempt(attempt: AttemptRecord, submission: Submission | None, *, here: bool) -> Place:
-    """Where the job of an attempt is, also of one that nobody could record when it was submitted."""
-    if submission is not None and submission.executor == "local":
-        return _place(submission, [attempt.job_id]) if attempt.job_id == submission.job_id else "over"
-    if attempt.node is None:
-        return "over" if here else "unknown"
-    place = _place_in_queue(attempt.job_id)
-    return "over" if place == "unknown" and here and submission is None else place  # then the lock tells
-
-
-def _place(submission: Submission, jobs: Sequence[str]) -> Place:
-    """Where these jobs of a submission are: on a node where one of them is, in the queue where one still waits."""
-    if not jobs:
-        return "over"
-    if submission.executor == "local":
-        return "on a node" if submit.queued(submission) else "over"
-    places = [_place_in_queue(job) for job in jobs]
-    order: tuple[Place, ...] = ("on a node", "waits", "unknown")
-    return next((each for each in order if each in places), "over")
-
-
-def _place_in_queue(job_id: str) -> Place:
-    state = QUEUE.state(job_id)
-    if state is None:
-        return "over"
-    if state == "UNKNOWN":
-        return "unknown"
-    return "waits" if state in _WAITING_STATES else "on a node"
-
-
-def state_of(cell: Cell, files: CellFiles, found: Liveness | None) -> CellState:
+def state_of(cell: Cell, files: CellFiles, found: Liveness | None, scheduler: Scheduler) -> CellState:
     """The state that follows from a cell's files and from what `liveness` says."""
     state, message = _judge(files, found or Liveness(False, "over", "over"))
     attempt = files.attempt
     log = _latest_log(attempt, files.submission)
-    if state == "running" and files.submission is not None and files.submission.executor == "slurm":
+    if state == "running" and files.submission is not None:
         asked = attempt.job_id if attempt is not None and found and found.own != "over" else files.submission.job_id
-        message = "; ".join(filter(None, [message, QUEUE.remark(asked)]))
+        message = "; ".join(filter(None, [message, scheduler.remark(asked)]))
     if state in ("failed", "interrupted") and log is not None:
         message = ": ".join([message, *last_lines(log, 1)])
     return CellState(
@@ -249,8 +164,7 @@ def _judge(files: CellFiles, found: Liveness) -> tuple[State, str]:
         return "running", "evaluating" if files.trained else "training"
     if files.trained and files.evaluated:
         return "done", ""
-    on_slurm = submission is None or submission.executor == "slurm"
-    if attempt is not None and on_slurm:
+    if attempt is not None:
         early = attempt.exit_code in INTERRUPTED_CODES
         if found.own == "waits" or (early and found.own != "over"):
             return "running", COMES_BACK
@@ -279,15 +193,6 @@ def _judge(files: CellFiles, found: Liveness) -> tuple[State, str]:
     if attempt.exit_code == StorageError.exit_code:
         return "failed", "no space, or no leave to write"
     return "failed", f"code {attempt.exit_code}"
-
-
-def _record(paths: RunPaths) -> dict[str, Any]:
-    """What `run.json` says; nothing where there is none that can be read."""
-    try:
-        document = read_json(paths.record, what="run record", remedy="resume the campaign")
-    except DataError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _latest_log(attempt: AttemptRecord | None, submission: Submission | None) -> Path | None:

@@ -129,9 +129,11 @@ def _inspected(runtime: str, image: str) -> Any:
     except (OSError, subprocess.TimeoutExpired, json.JSONDecodeError) as error:
         raise ConfigError(f"{image}: {runtime} says nothing of it ({error}); see whether {runtime} works") from error
     if document is None:
-        said = " ".join(done.stderr.split())
-        missing = "no such" in said.lower() or "not known" in said.lower()
-        what = f"no such image for {runtime} on this machine" if missing else f"{runtime} cannot read it ({said[:300]})"
+        problem = " ".join(done.stderr.split())
+        missing = "no such" in problem.lower() or "not known" in problem.lower()
+        what = (
+            f"no such image for {runtime} on this machine" if missing else f"{runtime} cannot read it ({problem[:300]})"
+        )
         kind = ImageNotHere if oci else ConfigError
         raise kind(f"{image}: {what}; {remedy}, or correct [images] of the site file")
     return document[0] if oci else document
