@@ -13,18 +13,15 @@ from mspipeline.backends.base import Execution
 from mspipeline.config import EvaluateJob
 from mspipeline.datasets.split import Subset
 from mspipeline.errors import RunFolderError, UsageError
-from mspipeline.inference.postprocess import LesionMap, lesion_mask
-from mspipeline.inference.trained import TrainedCascade, TrainedRun, load_any
-from mspipeline.inference.windows import predict_on_scan
-from mspipeline.jobs.resources import patches_or, slices_or, threads_for
+from mspipeline.jobs.resources import threads_for
 from mspipeline.metrics.case import score_case
+from mspipeline.recipes.prediction import PredictionSettings, Trained
+from mspipeline.recipes.trained import load_trained
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows, write_rows
-from mspipeline.shards.manifest import CaseEntry, Entry, Manifest, PatchEntry, load_manifest, verify_shards
-from mspipeline.shards.reader import read_case
+from mspipeline.shards.manifest import Manifest, ShardEntry, load_manifest, verify_shards
 from mspipeline.tables.schema import AS_DRAWN, CASES, LESIONS
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.protocols import Stop
-from mspipeline.volume import BoolArray
 
 NOT_TRAINED_ON: tuple[Subset, ...] = ("validation", "test")
 Row = dict[str, Any]
@@ -47,19 +44,21 @@ def evaluate(
     entries = _entries(job, manifest)
     verify_shards(job.shards, manifest, entries=[entry for _, entry in entries])
     with events.phase("setup"):
-        trained = load_any(
-            job.run_folder,
+        how = PredictionSettings(
             job.checkpoint,
             Execution(job.device, threads_for(job.threads)),
+            batch_size=job.batch_size,
             inference=job.inference,
             memory_budget_mb=job.memory_budget_mb,
+            stop=stop,
         )
+        trained = load_trained(job.run_folder, how)
     rows: list[Row] = []
     lesions: list[Row] = []
     with events.phase("evaluate"):
         for subset, entry in entries:
             truth = manifest.resampled.get(entry.case, {}).get("lesions", AS_DRAWN)
-            row, of_case = _score(job, trained, subset, entry, truth, stop)
+            row, of_case = _score(job, trained, subset, entry, truth)
             rows.append(row)
             lesions += of_case
             if report is not None:
@@ -92,7 +91,7 @@ def check_same_data(run: Path, record: RunRecord, shards: Path, manifest: Manife
             )
 
 
-def _entries(job: EvaluateJob, manifest: Manifest) -> list[tuple[Subset, Entry]]:
+def _entries(job: EvaluateJob, manifest: Manifest) -> list[tuple[Subset, ShardEntry]]:
     """The cases to score, with their subset."""
     subsets = job.subsets or tuple(subset for subset in NOT_TRAINED_ON if manifest.split.cases(subset))
     if not subsets:
@@ -107,17 +106,10 @@ def _entries(job: EvaluateJob, manifest: Manifest) -> list[tuple[Subset, Entry]]
     return [(subset, known[case]) for subset in subsets for case in manifest.split.cases(subset)]
 
 
-def _score(
-    job: EvaluateJob, trained: TrainedRun | TrainedCascade, subset: str, entry: Entry, source: str, stop: Stop
-) -> tuple[Row, list[Row]]:
+def _score(job: EvaluateJob, trained: Trained, subset: str, entry: ShardEntry, source: str) -> tuple[Row, list[Row]]:
     """The case's row, and a row for each of its lesions. source: of the truth, see `AS_DRAWN`."""
     began = time.perf_counter()
-    if isinstance(trained, TrainedCascade) and isinstance(entry, PatchEntry):
-        truth, found = _by_patches(job, trained, entry, stop)
-    elif isinstance(trained, TrainedRun) and isinstance(entry, CaseEntry):
-        truth, found = _by_slices(job, trained, entry)
-    else:
-        raise RunFolderError(f"{job.run_folder}: cannot be scored on {job.shards}; name the shards it was trained on")
+    truth, found = trained.shard(job.shards, entry)
     scores, lesions = score_case(
         truth,
         found.mask,
@@ -137,35 +129,3 @@ def _score(
         "seconds": time.perf_counter() - began,
     }
     return row, [{**names, **asdict(lesion)} for lesion in lesions]
-
-
-def _by_slices(job: EvaluateJob, trained: TrainedRun, entry: CaseEntry) -> tuple[BoolArray, LesionMap]:
-    case = read_case(job.shards, entry)
-    batch_size = slices_or(job.batch_size)
-    probability = predict_on_scan(
-        trained.backend, trained.channels, case, axis=trained.recipe.axis, batch_size=batch_size
-    )
-    mask = lesion_mask(probability, threshold=trained.record.threshold)
-    return case.scan_mask, LesionMap(probability, mask, case.grid)
-
-
-def _by_patches(
-    job: EvaluateJob, trained: TrainedCascade, entry: PatchEntry, stop: Stop
-) -> tuple[BoolArray, LesionMap]:
-    from mspipeline.inference.lesion_map import map_lesions  # loads numba, which takes a while
-    from mspipeline.shards.patch_reader import read_patch_case
-
-    def still_wanted() -> None:
-        if error := stop():
-            raise error
-
-    case = read_patch_case(job.shards, entry)
-    return case.scan_mask, map_lesions(
-        trained,
-        case.image,
-        case.voxels.candidates,
-        case.grid,
-        batch_size=patches_or(job.batch_size),
-        threads=threads_for(job.threads),
-        between_batches=still_wanted,
-    )

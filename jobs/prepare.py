@@ -15,31 +15,29 @@ from contextlib import contextmanager
 from typing import Any
 
 from mspipeline.config import PrepareJob
-from mspipeline.datasets.layouts import Found, find_cases
+from mspipeline.datasets.layouts import Found
 from mspipeline.datasets.split import make_split
 from mspipeline.errors import DatasetError, Interrupted, Preempted, shown
 from mspipeline.files import sha256_data
 from mspipeline.jobs.prepare_case import (
-    AnyRecipe,
-    Hash,
-    Look,
-    Made,
-    Make,
+    HashTask,
+    InspectTask,
+    ShardResult,
+    ShardTask,
     Sources,
     hash_files,
     hashes,
-    look,
+    inspect,
     make,
-    used_files,
 )
 from mspipeline.jobs.prepare_times import CaseTime, rank_times, write_times
 from mspipeline.jobs.shards_folder import check_output, check_strays, previous_manifest, remove_partials
 from mspipeline.parallel.launchers import launch_of
 from mspipeline.parallel.ranks import Done, Stopped, Team, one_process, open_team
-from mspipeline.preprocess.brain import MASKS, doubts_of
-from mspipeline.preprocess.recipe import load_recipe
+from mspipeline.preprocess.brain import doubts_of
+from mspipeline.recipes.catalogue import AnyRecipe, load_recipe
 from mspipeline.shards.lock import hold_folder
-from mspipeline.shards.manifest import Entry, Manifest, SkippedCase, write_manifest
+from mspipeline.shards.manifest import Manifest, ShardEntry, SkippedCase, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -91,53 +89,47 @@ def prepare(
 def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Team) -> Manifest:
     started = time.perf_counter()
     check_output(job.output)
-    found = find_cases(
-        job.dataset,
-        recipe.modalities,
-        masks="required",
-        brain=recipe.brain != "nonzero",
-        prefer=job.prefer,
-        change_masks=job.change_mask,
-    )
+    found = recipe.find(job.dataset, masks="required", prefer=job.prefer, change_masks=job.change_mask)
     _check_complete(job, found)
-    _check_one_source(job, recipe, found)
+    recipe.check_together(job.dataset, found.cases)
     split = make_split({case.id: case.subject for case in found.cases}, job.split)
     names = [case.id for case in found.cases]
-    seen = team.run(look, [Look(recipe, case) for case in found.cases], costs=[1.0] * len(names), names=names)
+    tasks = [InspectTask(recipe, case) for case in found.cases]
+    seen = team.run(inspect, tasks, costs=[1.0] * len(names), names=names)
     with hold_folder(job.output):
         remove_partials(job.output)
         hashing: list[tuple[int, float]] = []
         costs = [one.cost for one in seen]
         sources = team.run(
             hash_files,
-            [Hash(job.dataset, used_files(recipe, case)) for case in found.cases],
+            [HashTask(job.dataset, recipe.files(case)) for case in found.cases],
             costs=costs,
             names=names,
             done=lambda one: hashing.append((one.rank, one.seconds)),
         )
         dataset_hash = sha256_data({case: hashes(files) for case, files in zip(names, sources, strict=True)})
-        previous = previous_manifest(job.output, recipe, recipe.hash, dataset_hash)
+        previous = previous_manifest(job.output, recipe.document, recipe.hash, dataset_hash)
         check_strays(job.output, names)
         known = {} if previous is None else {entry.case: entry for entry in previous.cases}
-        tasks = [
-            Make(job.output, recipe, case, files, known.get(case.id))
+        shard_tasks = [
+            ShardTask(job.output, recipe, case, files, known.get(case.id))
             for case, files in zip(found.cases, sources, strict=True)
         ]
         times: list[CaseTime] = []
 
-        def done(one: Done[Made]) -> None:
+        def done(one: Done[ShardResult]) -> None:
             entry = one.value.entry
             times.append(CaseTime(entry.case, one.rank, one.seconds, entry.bytes, one.value.kept, costs[one.place]))
             if report:
                 report(entry.case, len(times), len(names))
 
-        made = team.run(make, tasks, costs=costs, names=names, done=done)
+        made = team.run(make, shard_tasks, costs=costs, names=names, done=done)
         manifest = Manifest(
             dataset_name=found.dataset_name,
             dataset_hash=dataset_hash,
-            recipe=recipe.model_dump(mode="json"),
+            recipe=recipe.document,
             recipe_hash=recipe.hash,
-            channels=recipe.modalities,
+            channels=recipe.channels,
             split=split,
             split_hash=split.hash,
             cases=tuple(one.entry for one in made),
@@ -176,7 +168,7 @@ def _unplaced(cases: Mapping[str, Sequence[str]]) -> list[str]:
     ]
 
 
-def _lesions_lost(entries: Sequence[Entry]) -> list[str]:
+def _lesions_lost(entries: Sequence[ShardEntry]) -> list[str]:
     """One line for all cases whose lesions resampling has noticeably changed, the first ones by name; or none."""
     changed = [(entry.case, entry.counts.warning()) for entry in entries if entry.counts is not None]
     lines = [f"{case}: {warning}" for case, warning in changed if warning]
@@ -189,23 +181,12 @@ def _lesions_lost(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def _check_one_source(job: PrepareJob, recipe: AnyRecipe, found: Found) -> None:
-    """Raises DatasetError where only some cases have a brain mask, and the recipe does not ask for that."""
-    without = [case.id for case in found.cases if case.brain_mask is None]
-    if recipe.brain == "auto" and 0 < len(without) < len(found.cases):
-        raise DatasetError(
-            f"{job.dataset}: {len(without)} of {len(found.cases)} cases have no brain mask ({shown(without)}), the "
-            f"others have; add those masks ({MASKS}), or `--set brain=nonzero` for skull-stripped scans, or "
-            "`--set brain=mixed`, which normalises by masks where there are some, else by the voxels that are not 0"
-        )
-
-
 def _same_scans(recipe: AnyRecipe, found: Found, sources: Sequence[Sources]) -> list[str]:
     """A line for scans that two subjects share to the last byte: they may be on both sides of the split."""
     holders: dict[str, list[str]] = {}
     for case, files in zip(found.cases, sources, strict=True):
-        for modality in recipe.modalities:
-            holders.setdefault(files[modality].sha256, []).append(case.id)
+        for name in recipe.inputs(case):
+            holders.setdefault(files[name].sha256, []).append(case.id)
     subject_of = {case.id: case.subject for case in found.cases}
     shared = {tuple(cases) for cases in holders.values() if len({subject_of[case] for case in cases}) > 1}
     named = [" = ".join(cases) for cases in sorted(shared)]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mspipeline import files
-from mspipeline.config import Strict
 from mspipeline.errors import ShardError, UsageError
 from mspipeline.files import PARTIAL
 from mspipeline.shards import lock
@@ -60,8 +60,8 @@ def check_strays(output: Path, cases: Iterable[str]) -> None:
         )
 
 
-def previous_manifest(output: Path, recipe: Strict, recipe_hash: str, dataset_hash: str) -> Manifest | None:
-    """The manifest that is there already; None where there is none.
+def previous_manifest(output: Path, recipe: Mapping[str, Any], recipe_hash: str, dataset_hash: str) -> Manifest | None:
+    """The manifest that is there already; None where there is none. recipe: as a manifest has it.
 
     Raises ShardError where it is of another recipe or dataset.
     """
@@ -70,7 +70,7 @@ def previous_manifest(output: Path, recipe: Strict, recipe_hash: str, dataset_ha
     previous = load_manifest(output)
     if previous.recipe_hash != recipe_hash:
         before = previous.recipe
-        changed = [key for key, value in recipe.model_dump(mode="json").items() if before.get(key) != value]
+        changed = [key for key, value in recipe.items() if before.get(key) != value]
         raise ShardError(
             f"{output}: holds shards of another recipe (it differs in {', '.join(changed)}); "
             "choose another output folder, or delete this one"

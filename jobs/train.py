@@ -13,7 +13,7 @@ from mspipeline.backends.registry import BACKENDS, adapter, availability, create
 from mspipeline.config import TrainJob
 from mspipeline.console import say_warning
 from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError
-from mspipeline.jobs.resources import slices_or, threads_for
+from mspipeline.jobs.resources import threads_for
 from mspipeline.jobs.run_record import certified, new_record, now, record_refusal
 from mspipeline.labels import Channels, channels_of
 from mspipeline.losses import Loss
@@ -22,6 +22,8 @@ from mspipeline.models.stored import keep_graph
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import begin_at, initial_weights
 from mspipeline.provenance import provenance
+from mspipeline.recipes.catalogue import AnyRecipe, recipe_of
+from mspipeline.recipes.training import TrainingRun
 from mspipeline.runs import (
     RunPaths,
     RunRecord,
@@ -29,8 +31,7 @@ from mspipeline.runs import (
     read_record,
     write_record,
 )
-from mspipeline.shards.manifest import Manifest, load_manifest
-from mspipeline.shards.reader import ShardReader
+from mspipeline.shards.manifest import load_manifest
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.checkpoint import read_checkpoint
 from mspipeline.training.collapse import Collapse
@@ -62,14 +63,15 @@ def train(
     gives.
     """
     manifest = load_manifest(job.shards)
+    recipe = recipe_of(manifest.recipe, where=f"{job.shards}: recipe")
     paths = RunPaths(job.run_folder)
     try:
-        graph = graph_of(job, manifest)
+        graph = graph_of(job, recipe)
     except BackendError as error:
         if job.cell and group.rank == 0 and not paths.record.exists():
-            record_refusal(paths, job, manifest, origin or provenance(), str(error))
+            record_refusal(paths, job, manifest, recipe, origin or provenance(), str(error))
         raise
-    record = new_record(job, manifest, graph, restart_count, origin or provenance())
+    record = new_record(job, manifest, recipe, graph, restart_count, origin or provenance())
     if paths.record.exists():
         earlier = read_record(paths)
         if earlier.config_hash != record.config_hash:
@@ -86,9 +88,21 @@ def train(
         record = record.model_copy(update={"started_utc": earlier.started_utc})
     if group.rank == 0:
         keep_graph(paths.root, job.model.name, graph)
-    attempt = _Attempt(job, manifest, graph, paths, record, events, observer, stop, group)
+    attempt = _Attempt(job, channels_of(graph, recipe.mask_shape), graph, paths, record, events, observer, stop, group)
+    run = TrainingRun(
+        job,
+        manifest,
+        graph,
+        paths,
+        record.config_hash,
+        threads_for(job.threads),
+        attempt.begin,
+        events,
+        observer,
+        stop,
+    )
     try:
-        complete = _train_stages(attempt) if manifest.kind == "patches3d" else _train_one(attempt)
+        complete = recipe.train(run)
     except BaseException as error:
         stopped = isinstance(error, (Interrupted, Preempted, KeyboardInterrupt))
         attempt.close("interrupted" if stopped else "failed")
@@ -106,7 +120,7 @@ class _Attempt:
     def __init__(
         self,
         job: TrainJob,
-        manifest: Manifest,
+        channels: Channels,
         graph: Graph,
         paths: RunPaths,
         record: RunRecord,
@@ -116,15 +130,14 @@ class _Attempt:
         group: ProcessGroup,
     ) -> None:
         self.group = group
-        self.job, self.manifest, self.graph, self.paths = job, manifest, graph, paths
+        self.job, self.channels, self.graph, self.paths = job, channels, graph, paths
         self.record, self.events, self.observer, self.stop = record, events, observer, stop
         self.training: Training | None = None
 
     def begin(self, train: BatchReader, validation: BatchReader | None, stage: Stage | None = None) -> Training:
         """A training that is ready to run: initial weights set, or those of the checkpoint to go on from."""
-        job, graph, record = self.job, self.graph, self.record
+        job, graph, channels, record = self.job, self.graph, self.channels, self.record
         with self.events.phase("setup"):
-            channels = channels_of(graph, _spatial(self.manifest))
             backend = _compiled(job, graph, channels, stage, self.group)
             update = {"device": backend.device, **certified(job, graph, backend.device)}
             self.record = record = record.model_copy(update=update)
@@ -183,59 +196,31 @@ class _Attempt:
                 self.training.together.wait()
 
 
-def _train_one(attempt: _Attempt) -> bool:
-    """One network on slices; True where it is trained to its end."""
-    job, manifest = attempt.job, attempt.manifest
-    with (
-        _reader(job, manifest, "train") as train_reader,
-        _reader(job, manifest, "validation") as validation_reader,
-    ):
-        attempt.begin(train_reader, validation_reader if manifest.split.validation else None).run()
-    return True
-
-
-def _train_stages(attempt: _Attempt) -> bool:
-    """The stages of a cascade on patches; True where all of them are trained."""
-    from mspipeline.jobs.stages import CascadeRun, train_stages  # loads numba, which takes a while
-
-    return train_stages(
-        CascadeRun(
-            attempt.job,
-            attempt.manifest,
-            attempt.graph,
-            attempt.paths,
-            attempt.record.config_hash,
-            attempt.begin,
-            attempt.events,
-            attempt.observer,
-            attempt.stop,
-        )
-    )
-
-
-def graph_of(job: TrainJob, manifest: Manifest) -> Graph:
+def graph_of(job: TrainJob, recipe: AnyRecipe) -> Graph:
     """The network of a job. Raises what `train` does where model, backend and shards do not fit together."""
-    graph = build(job.model.name, manifest.image_shape, job.model.arguments)
+    graph = build(job.model.name, recipe.image_shape, job.model.arguments)
     if not adapter(job.backend).trains:
         trainable = ", ".join(name for name in BACKENDS.working() if adapter(name).trains)
         raise BackendError(f"{job.backend} predicts only; train on {trainable}")
     adapter(job.backend).check(graph)
-    _loss(job, channels_of(graph, _spatial(manifest)))
+    _loss(job, channels_of(graph, recipe.mask_shape))
     if job.processes > 1:
-        _check_processes(job, manifest)
+        _check_processes(job, recipe)
     if problem := availability(job.backend).problem:
         raise BackendError(problem)
     return graph
 
 
-def _check_processes(job: TrainJob, manifest: Manifest) -> None:
+def _check_processes(job: TrainJob, recipe: AnyRecipe) -> None:
     """Raise what says why these processes cannot train together."""
-    batch_size, processes = slices_or(job.training.batch_size), job.processes
+    batch_size, processes = job.training.batch_size or recipe.batch_size, job.processes
     if not adapter(job.backend).joins:
         joining = ", ".join(name for name in BACKENDS.working() if adapter(name).joins)
         raise BackendError(f"{job.backend} trains in one process, not {processes}; choose one of {joining}")
-    if manifest.kind == "patches3d":
-        raise ConfigError(f"{job.shards}: a cascade on patches is trained by one process, not {processes}")
+    if not recipe.supports_data_parallel:
+        raise ConfigError(
+            f"{job.shards}: networks on shards of {recipe.kind} are trained by one process, not {processes}"
+        )
     if batch_size % processes:
         nearest = batch_size + processes - batch_size % processes
         raise ConfigError(
@@ -257,11 +242,6 @@ def _loss(job: TrainJob, channels: Channels) -> Loss:
     return loss_of(job.training, len(channels.names))
 
 
-def _spatial(manifest: Manifest) -> tuple[int, ...]:
-    """The spatial axes of a mask: those of a slice; none of a patch, which has one label."""
-    return () if manifest.kind == "patches3d" else manifest.image_shape[:-1]
-
-
 def _compiled(job: TrainJob, graph: Graph, channels: Channels, stage: Stage | None, group: ProcessGroup) -> Backend:
     """The backend with the network in it, initial weights set, ready to train. channels: of its output."""
     backend = create(job.backend)
@@ -276,16 +256,6 @@ def _compiled(job: TrainJob, graph: Graph, channels: Channels, stage: Stage | No
     )
     backend.compile(loss, optimiser)
     return backend
-
-
-def _reader(job: TrainJob, manifest: Manifest, subset: str) -> ShardReader:
-    training = subset == "train"
-    entries = manifest.subset("train" if training else "validation")
-    if training and not entries:
-        raise RunFolderError(f"{job.shards}: the split has no training cases; prepare with another split")
-    return ShardReader(
-        job.shards, entries, batch_size=slices_or(job.training.batch_size), seed=job.seed, shuffle=training
-    )
 
 
 def seed_of(seed: int, stage: Stage | None) -> int:

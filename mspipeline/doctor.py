@@ -17,6 +17,7 @@ from mspipeline.campaigns.schedulers import SCHEDULERS, scheduler_named
 from mspipeline.campaigns.site_file import load_site
 from mspipeline.errors import SuiteError
 from mspipeline.models.catalogue import MODELS
+from mspipeline.recipes.catalogue import RECIPES
 from mspipeline.telemetry.gpu import open_gpus
 
 FREE_DISK_GB = 5.0
@@ -78,7 +79,7 @@ def _backend(name: str) -> Finding:
 def _packages() -> list[Finding]:
     """What other packages add to the suite, and what of it cannot be used."""
     findings = []
-    for registry in (MODELS, BACKENDS, SCHEDULERS):
+    for registry in (MODELS, BACKENDS, RECIPES, SCHEDULERS):
         findings += [
             Finding(
                 f"{each.what} {each.name}", "broken", f"of package {each.package}: {each.reason}", "repair the package"

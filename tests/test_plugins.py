@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import pytest
 
 from mspipeline import plugins
@@ -30,6 +31,12 @@ class_alone = backend:RenamedBackend
 
 [mspipeline.datasets]
 two-folders = layout:TWO_FOLDERS
+
+[mspipeline.recipes]
+pictures2d = recipe:Pictures2d
+named_otherwise = recipe:Pictures2d
+schema_alone = recipe:PictureSchema
+unfinished = broken_recipe:Unfinished
 """
 
 
@@ -112,6 +119,7 @@ def test_doctor_names_what_is_broken(installed: Path, tmp_path: Path) -> None:
     words = " ".join(done.stdout.split())
     assert "licence not found" in words
     assert "backend class_alone" in words
+    assert "recipe schema_alone" in words
     assert "the suite has that name" in words
 
 
@@ -144,6 +152,25 @@ def test_a_network_a_backend_and_a_layout_of_another_package_in_one_real_run(
     assert {row["subset"] for row in json.loads(scored.stdout)} == {"validation", "test"}
     gone = run("evaluate", f"runs/{record['run_id']}", "shards", cwd=tmp_path)  # the package is not installed any more
     assert (gone.code, gone.error.startswith("unknown backend 'renamed'")) == (ConfigError.exit_code, True)
+
+
+def test_a_recipe_of_another_package_prepares_and_a_broken_one_is_named(installed: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        folder = tmp_path / "pictures" / f"case-{number}"
+        folder.mkdir(parents=True)
+        np.save(folder / "image.npy", np.full((16, 16), 40.0 * number))
+        np.save(folder / "mask.npy", np.eye(16))
+    (tmp_path / "own.toml").write_text('kind = "pictures2d"\ndivide_by = 80\n')
+    words = ("prepare", "pictures", "--recipe", "own.toml", "-o", "shards", "--validation", "0", "--test", "0")
+    prepared = command(installed, *words, cwd=tmp_path)
+    assert prepared.code == 0, prepared.stderr
+    assert "3 cases (3 train, 0 validation, 0 test), 3 pictures of 16x16x1 (gray)" in " ".join(prepared.stdout.split())
+    (tmp_path / "own.toml").write_text('kind = "unfinished"\n')
+    broken = command(installed, *words, cwd=tmp_path)
+    assert broken.code == ConfigError.exit_code
+    assert "recipe 'unfinished' of package example-plugins: broken_recipe:Unfinished cannot be used (it lacks" in (
+        broken.error
+    )
 
 
 @pytest.mark.slow

@@ -25,13 +25,14 @@ from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.datasets.layouts import find_cases
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.dense.tiles import deal, fitting_program
-from mspipeline.inference.cascade import predict_patches
-from mspipeline.inference.voxelwise import VoxelNetwork
 from mspipeline.labels import channels_of
 from mspipeline.models.catalogue import build
 from mspipeline.network.weights import initial_weights
 from mspipeline.patches.candidates import candidates
-from mspipeline.preprocess.patches3d import PatchCase, PatchRecipe, apply_files
+from mspipeline.recipes.patches3d.cascade import predict_patches
+from mspipeline.recipes.patches3d.prepare import PatchCase, apply_files
+from mspipeline.recipes.patches3d.schema import PatchSchema
+from mspipeline.recipes.patches3d.voxelwise import VoxelNetwork
 
 SAMPLE = 8192
 BATCH = 1024
@@ -40,7 +41,7 @@ BUDGET_MB = 1024
 WHOLE_BRAIN, NEVER_SLOWER = 4.0, 0.95
 
 
-def real_case(recipe: PatchRecipe, room: Path) -> tuple[str, PatchCase]:
+def real_case(recipe: PatchSchema, room: Path) -> tuple[str, PatchCase]:
     """A case with all modalities: of the real ones, or a phantom made in `room`."""
     shared = Path(__file__).resolve().parents[2].parent / "shared" / "data"
     dataset = Path(os.environ.get("MSPIPELINE_DATA", shared)) / "ms"
@@ -53,7 +54,7 @@ def real_case(recipe: PatchRecipe, room: Path) -> tuple[str, PatchCase]:
 
 def measure() -> list[Result]:
     """Whole brain, candidates, memory."""
-    recipe, threads = PatchRecipe(), len(os.sched_getaffinity(0))
+    recipe, threads = PatchSchema(), len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as room:
         name, case = real_case(recipe, Path(room))
     graph, execution = build("cascade3d", recipe.image_shape, {}), Execution(threads=threads)

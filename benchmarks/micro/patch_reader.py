@@ -29,9 +29,10 @@ from mspipeline.models.catalogue import build
 from mspipeline.network.weights import initial_weights
 from mspipeline.patches.augment import augmentation
 from mspipeline.patches.sampling import first_stage
-from mspipeline.shards.blocks import PatchBatch
-from mspipeline.shards.manifest import load_manifest
-from mspipeline.shards.patch_reader import PatchReader, read_voxels
+from mspipeline.recipes.patches3d.batches import PatchReader
+from mspipeline.recipes.patches3d.blocks import PatchBatch
+from mspipeline.recipes.patches3d.shard import PatchEntry, read_voxels
+from mspipeline.shards.manifest import entries_as, load_manifest
 
 SHAPE = (182, 218, 182)
 CASES = 2
@@ -81,7 +82,7 @@ def _readers(folder: Path) -> dict[str, PatchReader]:
         dataset=folder / "data", output=shards, recipe="patches3d", split=SplitSettings(validation=0, test=0)
     )
     prepare(job)
-    entries = load_manifest(shards).volumes
+    entries = entries_as(PatchEntry, load_manifest(shards).cases)
     count = STEPS * BATCH // CASES
     selection = {}
     for entry in entries:

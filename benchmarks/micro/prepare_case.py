@@ -20,9 +20,10 @@ from mspipeline.config import PrepareJob
 from mspipeline.datasets.layouts import find_cases
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.jobs.prepare import prepare
-from mspipeline.preprocess.prepared import BLOCK_SLICES, PreparedCase
-from mspipeline.preprocess.recipe import apply_files, load_slices_recipe
 from mspipeline.preprocess.spatial import resample, to_slices
+from mspipeline.recipes.slices2d.case import BLOCK_SLICES, PreparedCase
+from mspipeline.recipes.slices2d.prepare import apply_files
+from mspipeline.recipes.slices2d.schema import SliceSchema
 
 SHAPE = (182, 218, 182)
 REPEATS = 7
@@ -34,7 +35,7 @@ def measure() -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
         dataset, output = Path(folder) / "dataset", Path(folder) / "shards"
         make_phantom(dataset, cases=1, shape=SHAPE, spacing_mm=(1.0, 1.0, 1.0))
-        recipe = load_slices_recipe("slices2d")
+        recipe = SliceSchema()
         case = find_cases(dataset, recipe.modalities, masks="required").cases[0]
         prepared = apply_files(recipe, case.scans, case.brain_mask, lesions=case.lesion_mask)
         job = PrepareJob(dataset=dataset, output=output)

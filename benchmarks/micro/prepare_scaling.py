@@ -28,12 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from mspipeline.benchmarks.micro.result import Result, main
-from mspipeline.datasets.layouts import find_cases
 from mspipeline.datasets.phantom import make_phantom
-from mspipeline.jobs.prepare_case import Made, Make, make, used_files
+from mspipeline.jobs.prepare_case import ShardResult, ShardTask, make
 from mspipeline.parallel.deal import simulate, skew
 from mspipeline.parallel.ranks import Done
-from mspipeline.preprocess.recipe import load_recipe
+from mspipeline.recipes.catalogue import load_recipe
 from mspipeline.shards.manifest import load_manifest
 from mspipeline.shards.writer import Source
 
@@ -153,10 +152,10 @@ def _prepare(dataset: Path, output: Path, cores: Sequence[int | None], *words: s
 def _handing_seconds(dataset: Path, output: Path) -> float:
     """What rank 0 does for one task besides MPI: pickle the task, unpickle the result."""
     recipe = load_recipe("slices2d")
-    case = find_cases(dataset, recipe.modalities, masks="required").cases[0]
-    sources = {name: Source(path.name, "0" * 64) for name, path in used_files(recipe, case).items()}
-    order = (make, 0, Make(output, recipe, case, sources, None), case.id)
-    result = pickle.dumps((0, Done(0, Made(load_manifest(output).cases[0], False), 0, 1.0)))
+    case = recipe.find(dataset, masks="required").cases[0]
+    sources = {name: Source(path.name, "0" * 64) for name, path in recipe.files(case).items()}
+    order = (make, 0, ShardTask(output, recipe, case, sources, None), case.id)
+    result = pickle.dumps((0, Done(0, ShardResult(load_manifest(output).cases[0], False), 0, 1.0)))
     repeats = 1000
     start = time.perf_counter()
     for _ in range(repeats):

@@ -15,10 +15,11 @@ import numpy as np
 from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import SplitSettings
 from mspipeline.datasets.split import make_split
-from mspipeline.preprocess.recipe import Recipe, apply
-from mspipeline.shards.manifest import Manifest, load_manifest, write_manifest
-from mspipeline.shards.reader import ShardReader
-from mspipeline.shards.writer import write_shard
+from mspipeline.recipes.slices2d.batches import SliceReader
+from mspipeline.recipes.slices2d.prepare import apply
+from mspipeline.recipes.slices2d.schema import SliceSchema
+from mspipeline.recipes.slices2d.shard import SliceEntry, write_slices
+from mspipeline.shards.manifest import Manifest, entries_as, load_manifest, write_manifest
 from mspipeline.volume import ScanGrid, Volume
 
 CASES = 6
@@ -34,7 +35,7 @@ Work = Callable[[Path], None]
 def read_epochs(shards: Path) -> None:
     """Read EPOCHS epochs of every case as training does, without a network."""
     manifest = load_manifest(shards)
-    with ShardReader(shards, manifest.slices, batch_size=8, seed=0, shuffle=True) as reader:
+    with SliceReader(shards, entries_as(SliceEntry, manifest.cases), batch_size=8, seed=0, shuffle=True) as reader:
         for number in range(EPOCHS):
             for batch in reader.epoch(number):
                 batch.images.sum()
@@ -42,14 +43,14 @@ def read_epochs(shards: Path) -> None:
 
 def write_shards(shards: Path, cases: int) -> None:
     """A folder of `cases` shards of SHAPE noise: 4 MiB of images each."""
-    recipe = Recipe(modalities=("FLAIR",), size=SHAPE)
+    recipe = SliceSchema(modalities=("FLAIR",), size=SHAPE)
     grid = ScanGrid(SHAPE, np.eye(4), 1, 1)
     entries = []
     for number in range(cases):
         random = np.random.default_rng(number)
         flair = random.random(grid.shape, dtype=np.float32) + 1
         prepared = apply(recipe, {"FLAIR": Volume(flair, grid)}, lesions=Volume(flair > 1.99, grid))
-        entries.append(write_shard(shards, f"sub-{number:02d}", prepared, {}))
+        entries.append(write_slices(shards, f"sub-{number:02d}", prepared, {}))
     split = make_split({entry.case: entry.case for entry in entries}, SplitSettings(validation=0, test=0))
     write_manifest(
         shards,

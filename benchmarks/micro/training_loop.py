@@ -24,9 +24,11 @@ from mspipeline.jobs.prepare import prepare
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import initial_weights
+from mspipeline.recipes.catalogue import recipe_of
+from mspipeline.recipes.slices2d.batches import SliceBatch, SliceReader
+from mspipeline.recipes.slices2d.shard import SliceEntry
 from mspipeline.runs import RunPaths
-from mspipeline.shards.manifest import load_manifest
-from mspipeline.shards.reader import Batch, ShardReader
+from mspipeline.shards.manifest import entries_as, load_manifest
 from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.loop import Training
@@ -42,7 +44,7 @@ BOUND = 0.95
 class TakingTurns:
     """Observer that times the bare loop before each epoch of ours, and notes what ours took."""
 
-    def __init__(self, model: Any, batch: Batch) -> None:
+    def __init__(self, model: Any, batch: SliceBatch) -> None:
         self._model, self._batch = model, batch
         self.bare_s: list[float] = []
         self.ours_s: list[float] = []
@@ -75,14 +77,16 @@ def measure() -> list[Result]:
 
 def _train(folder: Path) -> TakingTurns:
     manifest = load_manifest(folder / "shards")
-    graph = build("unet2d", manifest.image_shape, {"base_width": 8})
+    graph = build("unet2d", recipe_of(manifest.recipe, where="manifest").image_shape, {"base_width": 8})
     backend = TensorFlowBackend()
     backend.build(graph, Execution(threads=len(os.sched_getaffinity(0))))
     backend.set_weights(initial_weights(graph, 0))
     backend.compile(Loss("bce"), Adam(1e-3))
     settings = TrainingSettings(epochs=ROUNDS + 1, batch_size=BATCH)
     with (
-        ShardReader(folder / "shards", manifest.slices, batch_size=BATCH, seed=0, shuffle=True) as reader,
+        SliceReader(
+            folder / "shards", entries_as(SliceEntry, manifest.cases), batch_size=BATCH, seed=0, shuffle=True
+        ) as reader,
         EventWriter(folder / "events.arrows", Identity("")) as events,
     ):
         turns = TakingTurns(_bare_model(graph), next(reader.epoch(0)))

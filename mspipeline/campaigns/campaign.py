@@ -29,7 +29,14 @@ from mspipeline.campaigns.cell_state import CellState
 from mspipeline.campaigns.cells import Cell, cells
 from mspipeline.campaigns.dispatch import Commands, Dispatch
 from mspipeline.campaigns.follow import CellsFailed, Follower, Observer
-from mspipeline.campaigns.record import HASHES, CampaignRecord, manifest_hashes, manifest_path, same_or_refuse
+from mspipeline.campaigns.record import (
+    HASHES,
+    CampaignRecord,
+    manifest_hashes,
+    manifest_path,
+    recipe_for,
+    same_or_refuse,
+)
 from mspipeline.campaigns.scheduler import Scheduler
 from mspipeline.campaigns.schedulers import scheduler_named
 from mspipeline.campaigns.site import Site
@@ -47,6 +54,7 @@ from mspipeline.errors import (
 )
 from mspipeline.files import read_json, write_json
 from mspipeline.parallel.lock import held, hold, holder_of
+from mspipeline.recipes.catalogue import AnyRecipe, recipe_of
 
 GRACE_S = 120.0
 AGAIN = ("pending", "interrupted", "absent")
@@ -70,8 +78,9 @@ class Campaign:
         *,
         prepare: PrepareJob | None = None,
         collect: bool = False,
+        recipe: AnyRecipe | None = None,
     ) -> Campaign:
-        """What `create` would make; nothing is written.
+        """What `create` would make; nothing is written. recipe: that `prepare` names, where its file is to come.
 
         Raises ConfigError where the sweep does not fit the site, ShardError where the folder holds no shards and
         nothing is to make them.
@@ -80,7 +89,9 @@ class Campaign:
         shards = shards.resolve()
         scheduler = scheduler_named(site.executor)
         scheduler.validate(site)
-        planned = cells(sweep, shards, folder)
+        manifest = {} if prepare and not manifest_path(shards).exists() else manifest_hashes(shards)
+        recipe = recipe or recipe_for(shards, prepare)
+        planned = cells(sweep, shards, folder, recipe)
         for chain in chains(planned, site, scheduler, separate_jobs=sweep.separate_jobs):
             if site.container != "none":
                 site.image_for(chain[0].cells[0].train.backend)
@@ -89,10 +100,11 @@ class Campaign:
             sweep=sweep,
             shards=shards,
             site=site,
-            manifest={} if prepare and not manifest_path(shards).exists() else manifest_hashes(shards),
+            manifest=manifest,
             cells=tuple(cell.id for cell in planned),
             prepare=prepare,
             collect=collect,
+            recipe=recipe.document,
         )
         return cls(folder, record, planned)
 
@@ -106,13 +118,15 @@ class Campaign:
         *,
         prepare: PrepareJob | None = None,
         collect: bool = False,
+        recipe: AnyRecipe | None = None,
     ) -> Campaign:
         """A new campaign in `folder`, or the one that is there if it is of the same sweep, shards and site.
 
-        prepare: makes the shards where they are not there yet. collect: make tables when the cells are over.
+        prepare: makes the shards where they are not there yet. collect: make tables when the cells are over. recipe: as
+        in `draft`.
         Raises ConfigError where another campaign is there, and as `draft` does.
         """
-        new = cls.draft(folder, sweep, shards, site, prepare=prepare, collect=collect)
+        new = cls.draft(folder, sweep, shards, site, prepare=prepare, collect=collect, recipe=recipe)
         if (new.folder / "campaign.json").exists():
             there = cls.open(new.folder).prepared()
             same_or_refuse(new.folder, there.record, new.record)
@@ -128,9 +142,18 @@ class Campaign:
         try:
             document = read_json(path, what="campaign record", remedy="name a folder that `mspipeline sweep` made")
             record = parse(document, CampaignRecord, where=str(path))
+            if not record.recipe:
+                found = recipe_for(record.shards, record.prepare).document
+                record = record.model_copy(update={"recipe": found})
+            recipe = recipe_of(record.recipe, where=f"{path}: recipe")
         except (DataError, ConfigError) as error:
             raise RunFolderError(str(error)) from error
-        return cls(folder, record, cells(record.sweep, record.shards, folder))
+        return cls(folder, record, cells(record.sweep, record.shards, folder, recipe))
+
+    @property
+    def recipe(self) -> AnyRecipe:
+        """The recipe of the shards."""
+        return recipe_of(self.record.recipe, where=f"{self.folder / 'campaign.json'}: recipe")
 
     @property
     def scheduler(self) -> Scheduler:

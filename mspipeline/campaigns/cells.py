@@ -11,6 +11,7 @@ from mspipeline.campaigns.sweep import Combination, Sweep, check, combinations_o
 from mspipeline.config import EvaluateJob, Scalar, TrainJob, parse
 from mspipeline.errors import ConfigError
 from mspipeline.models import catalogue
+from mspipeline.recipes.catalogue import AnyRecipe
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,13 @@ class Cell:
         )
 
 
-def cells(sweep: Sweep, shards: Path, campaign_folder: Path) -> list[Cell]:
+def cells(sweep: Sweep, shards: Path, campaign_folder: Path, recipe: AnyRecipe) -> list[Cell]:
     """The cells of a sweep, in the order of its matrix; each writes to `campaign_folder`/cells/<id>.
 
     The id says what tells the cells apart: model, backend, then of device, overrides and processes those of which the
     matrix has several, seed. Cells of a network that runs on several backends look for certificates in
-    `campaign_folder`/certificates. Raises ConfigError as `check` does, and where an override's value does not fit.
+    `campaign_folder`/certificates. recipe: of the shards.
+    Raises ConfigError as `check` does, and where an override's value does not fit.
     """
     check(sweep)
     combinations = combinations_of(sweep)
@@ -96,9 +98,6 @@ def cells(sweep: Sweep, shards: Path, campaign_folder: Path) -> list[Cell]:
                 "cell": cell_id,
             }
         )
-        evaluate: dict[str, Any] = {}
-        if train.training.batch_size and not _on_patches(model):
-            evaluate["batch_size"] = train.training.batch_size
         found[cell_id] = Cell(
             cell_id,
             train,
@@ -109,18 +108,13 @@ def cells(sweep: Sweep, shards: Path, campaign_folder: Path) -> list[Cell]:
                 checkpoint=sweep.evaluate.checkpoint,
                 device=sweep.evaluate.device or train.device,
                 threads=train.threads,
-                **evaluate,
+                batch_size=recipe.evaluation_batch_size(train.training),
             ),
             processes=combination["processes"],
             evaluate_device=sweep.evaluate.device,
-            stages=train.training.cascade.stages if sweep.separate_jobs and _on_patches(model) else 1,
+            stages=recipe.stages(train.training) if sweep.separate_jobs else 1,
         )
     return list(found.values())
-
-
-def _on_patches(model: str) -> bool:
-    """Whether a network takes volumes, and so is trained as a cascade on patches."""
-    return len(catalogue.entry(model).image_axes) == len(catalogue.PATCH)
 
 
 def _network(combination: Combination) -> tuple[Any, ...]:

@@ -21,8 +21,6 @@ from mspipeline.config import TrainJob
 from mspipeline.jobs.certification import Command, Report, Request, certify, job_command
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph
-from mspipeline.preprocess.recipe import load_recipe
-from mspipeline.shards.manifest import load_manifest
 
 UNCERTIFIED = "or compare them all the same with --uncertified, and the report says so"
 
@@ -37,9 +35,8 @@ def certify_campaign(
     their certificates are missing.
     """
     outcomes = []
-    image_shape: tuple[int, ...] = ()
+    image_shape = campaign.recipe.image_shape
     for jobs in _by_network(campaign):
-        image_shape = image_shape or _image_shape(campaign)
         first = jobs[0]
         graph = build(first.model.name, image_shape, first.model.arguments)
         backends = [job.backend for job in jobs if _present(job.backend, graph)]
@@ -64,13 +61,6 @@ def certify_campaign(
                 f"leave it out, {UNCERTIFIED}"
             )
     return outcomes
-
-
-def _image_shape(campaign: Campaign) -> tuple[int, ...]:
-    """(spatial axes, channels) of what the networks see, from the shards or from the recipe that is to make them."""
-    if campaign.to_prepare and campaign.record.prepare is not None:
-        return load_recipe(campaign.record.prepare.recipe).image_shape
-    return load_manifest(campaign.record.shards).image_shape
 
 
 def _by_network(campaign: Campaign) -> Iterator[list[TrainJob]]:

@@ -18,14 +18,12 @@ from mspipeline.campaigns.attempt import utc_now
 from mspipeline.campaigns.campaign import Campaign
 from mspipeline.campaigns.cell_state import CellState
 from mspipeline.campaigns.cells import Cell
-from mspipeline.campaigns.plan import image_shape_of
 from mspipeline.campaigns.record import HASHES, manifest_path
 from mspipeline.campaigns.scheduler import Scheduler
 from mspipeline.errors import RunFolderError, ShapeError, SuiteError
 from mspipeline.files import read_json, write_json
 from mspipeline.models.catalogue import build, entry
 from mspipeline.network.cost import cost
-from mspipeline.preprocess.recipe import load_recipe
 from mspipeline.runs import RunPaths, RunRecord, config_hash, ended_path, read_record, run_id, write_record
 
 ASKED, PAUSE_S = 5, 10.0
@@ -94,8 +92,7 @@ def _data(campaign: Campaign) -> tuple[_Data, Mapping[str, object]]:
         return _Data(**{name: manifest[name] for name in HASHES}), manifest["recipe"]
     if campaign.record.prepare is None:
         return _Data(), {}
-    recipe = load_recipe(campaign.record.prepare.recipe)
-    return _Data(recipe_hash=recipe.hash), recipe.model_dump(mode="json")
+    return _Data(recipe_hash=campaign.recipe.hash), campaign.recipe.document
 
 
 def _record(
@@ -103,7 +100,7 @@ def _record(
 ) -> RunRecord:
     job = cell.train
     try:
-        graph = build(job.model.name, image_shape_of(campaign), job.model.arguments)
+        graph = build(job.model.name, campaign.recipe.image_shape, job.model.arguments)
     except ShapeError:
         graph = build(job.model.name, entry(job.model.name).example_shape, job.model.arguments)
     costs = cost(graph)

@@ -19,15 +19,11 @@ from mspipeline.campaigns.arrays import Array, chains
 from mspipeline.campaigns.campaign import Campaign
 from mspipeline.campaigns.cells import Cell
 from mspipeline.campaigns.job_shape import JobShape
-from mspipeline.campaigns.record import manifest_path
 from mspipeline.campaigns.site import Partition
 from mspipeline.config import Scalar
 from mspipeline.errors import ShapeError
-from mspipeline.files import read_json
 from mspipeline.models.catalogue import build, entry
 from mspipeline.network.cost import FLOAT32_BYTES, Cost, cost
-from mspipeline.preprocess.patches3d import PatchRecipe
-from mspipeline.preprocess.recipe import Recipe, load_recipe
 
 CERTIFICATE_BYTES = 64 * 1024
 
@@ -83,7 +79,7 @@ def plan(campaign: Campaign) -> Plan:
         rows = [*_outer_jobs(campaign, "prepare"), *rows, *_outer_jobs(campaign, "collect")]
     hours = [row.core_hours for row in rows]
     known = [each for each in hours if each is not None]
-    image_shape = image_shape_of(campaign)
+    image_shape = campaign.recipe.image_shape
     return Plan(
         campaign.record.sweep.name,
         campaign.record.site.name,
@@ -95,17 +91,6 @@ def plan(campaign: Campaign) -> Plan:
         campaign.folder,
         tuple(dict.fromkeys(problem for cell in campaign.cells if (problem := _cost_of(cell, image_shape)[1]))),
     )
-
-
-def image_shape_of(campaign: Campaign) -> tuple[int, ...]:
-    """(spatial axes, channels) of what the networks see: of the shards, or of the recipe that is to make them."""
-    path = manifest_path(campaign.record.shards)
-    if path.exists() or campaign.record.prepare is None:
-        recipe = read_json(path, what="shard manifest", remedy="make it with `mspipeline prepare`").get("recipe", {})
-        kind = PatchRecipe if recipe.get("kind") == "patches3d" else Recipe
-        shape: tuple[int, ...] = kind.model_validate(recipe).image_shape
-        return shape
-    return load_recipe(campaign.record.prepare.recipe).image_shape
 
 
 def _arrays(campaign: Campaign) -> Iterable[Array]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from mspipeline.campaigns.site import Site
 from mspipeline.campaigns.sweep import Sweep
 from mspipeline.config import PrepareJob, Strict
 from mspipeline.errors import ConfigError, DataError, ShardError
 from mspipeline.files import read_json
+from mspipeline.recipes.catalogue import AnyRecipe, load_recipe, recipe_of
 
 HASHES = ("dataset_hash", "recipe_hash", "split_hash")
 
@@ -18,7 +21,7 @@ class CampaignRecord(Strict):
     """`campaign.json`. manifest: hashes of the shards' manifest; empty while they are still to be made.
 
     cells: their ids, in order. prepare: how the shards are made, where the campaign does it. collect: whether tables
-    are made when the cells are over.
+    are made when the cells are over. recipe: of the shards; records of earlier versions are completed on opening them.
     """
 
     schema_version: int = 1
@@ -30,6 +33,7 @@ class CampaignRecord(Strict):
     cells: tuple[str, ...]
     prepare: PrepareJob | None = None
     collect: bool = False
+    recipe: dict[str, Any] = Field(default_factory=dict)
 
 
 def manifest_path(shards: Path) -> Path:
@@ -47,6 +51,18 @@ def manifest_hashes(shards: Path) -> dict[str, str]:
         raise ShardError(str(error)) from error
     except (KeyError, TypeError) as error:
         raise ShardError(f"{manifest_path(shards)}: not a shard manifest ({error} is missing); {remedy}") from error
+
+
+def recipe_for(shards: Path, prepare: PrepareJob | None) -> AnyRecipe:
+    """The recipe that shards were made by, or are to be made by. The oldest where neither can be told any more.
+
+    Raises DataError where the manifest cannot be read, ConfigError where the recipe does not fit.
+    """
+    path = manifest_path(shards)
+    if path.exists():
+        document = read_json(path, what="shard manifest", remedy="make it with `mspipeline prepare`")
+        return recipe_of(document.get("recipe", {}), where=f"{path}: recipe")
+    return recipe_of({}, where=str(shards)) if prepare is None else load_recipe(prepare.recipe)
 
 
 def same_or_refuse(folder: Path, there: CampaignRecord, wanted: CampaignRecord) -> None:

@@ -50,7 +50,7 @@ def sweep(
     from mspipeline.campaigns.sweep import load_sweep
     from mspipeline.config import PrepareJob, parse_assignments
     from mspipeline.display.plan import print_plan
-    from mspipeline.preprocess.recipe import load_recipe
+    from mspipeline.recipes.catalogue import load_recipe
 
     loaded = load_sweep(file)
     for backend in loaded.matrix.backend:
@@ -67,12 +67,12 @@ def sweep(
         resolved = load_recipe(recipe, parse_assignments(settings or []))
         kept_at = (folder / "recipe.json").resolve()
         prepare = PrepareJob(dataset=data.resolve(), output=shards.resolve(), recipe=str(kept_at))
-    elif settings or recipe != "slices2d":
+    elif settings or recipe != PrepareJob.model_fields["recipe"].default:
         raise UsageError("--recipe and --set are for --data; shards that are there keep the recipe they were made by")
-    kept: dict[str, Any] = {"prepare": prepare, "collect": tables}
+    kept: dict[str, Any] = {"prepare": prepare, "collect": tables, "recipe": resolved}
     draft = Campaign.draft(folder, loaded, shards or Path("shards"), chosen, **kept)
     if resolved is not None:
-        _keep_recipe(kept_at, resolved.model_dump(mode="json"))
+        _keep_recipe(kept_at, resolved.document)
     if dry_run:
         print_plan(plan(draft), as_json=as_json, scripts=write_scripts(draft), dry_run=True)
         return

@@ -152,13 +152,13 @@ def import_onnx(
     as_json: Json = False,
 ) -> None:
     """Make a run of an ONNX file. `mspipeline predict` and `evaluate` use it as any other."""
-    from mspipeline.config import parse, parse_assignments
+    from mspipeline.config import parse_assignments
     from mspipeline.console import stdout
     from mspipeline.display import print_json
     from mspipeline.interchange.runs.onnx import import_run
     from mspipeline.jobs.resources import threads_for
-    from mspipeline.preprocess.recipe import Recipe, load_slices_recipe
     from mspipeline.provenance import provenance
+    from mspipeline.recipes.catalogue import load_recipe, recipe_of
     from mspipeline.shards.manifest import load_manifest
 
     if shape is not None and not all(size.isdecimal() for size in shape.split("x")):
@@ -167,10 +167,12 @@ def import_onnx(
         raise UsageError(f"--threshold is above 0 and below 1; received: {threshold}")
     data: dict[str, str] = {}
     if shards is None:
-        chosen = load_slices_recipe(recipe, parse_assignments(settings or []))
+        chosen = load_recipe(recipe, parse_assignments(settings or []))
+        chosen.check_importable(recipe)
     else:
         manifest = load_manifest(shards)
-        chosen = parse(manifest.recipe, Recipe, where=f"{shards}: recipe")
+        chosen = recipe_of(manifest.recipe, where=f"{shards}: recipe")
+        chosen.check_importable(str(shards))
         data = {"dataset_hash": manifest.dataset_hash, "split_hash": manifest.split_hash}
     made = import_run(
         file,

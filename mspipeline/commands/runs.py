@@ -59,6 +59,7 @@ def train(
     from mspipeline.jobs.launch import rank_of
     from mspipeline.jobs.train import graph_of
     from mspipeline.models.from_file import model_settings
+    from mspipeline.recipes.catalogue import recipe_of
     from mspipeline.runs import run_id
     from mspipeline.shards.manifest import load_manifest
 
@@ -86,7 +87,7 @@ def train(
     }
     job = parse(document, TrainJob, where="command line")
     manifest = load_manifest(shards)
-    graph_of(job, manifest)
+    graph_of(job, recipe_of(manifest.recipe, where=f"{shards}: recipe"))
     name = run_id(job, manifest)
     run_job("train", job.model_copy(update={"run_folder": output.absolute() / name}))
     if rank_of(job) == 0:

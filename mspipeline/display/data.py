@@ -7,6 +7,7 @@ from pathlib import Path
 from mspipeline.console import say_warning, stdout
 from mspipeline.files import read_json
 from mspipeline.preprocess.brain import counted
+from mspipeline.recipes.catalogue import recipe_of
 from mspipeline.shards.manifest import Manifest
 
 CASES_SHOWN = 3
@@ -15,12 +16,13 @@ CASES_SHOWN = 3
 
 def print_manifest(manifest: Manifest, folder: Path) -> None:
     """What was prepared, what was not used of the dataset, and the next command; warnings on stderr."""
+    recipe = recipe_of(manifest.recipe, where=f"{folder}: recipe")
     for warning in manifest.warnings:
         say_warning(warning)
     subsets = ", ".join(f"{len(manifest.split.cases(subset))} {subset}" for subset in ("train", "validation", "test"))
     stdout.print(
-        f"{folder}: {len(manifest.cases)} cases ({subsets}), {_content(manifest)} of "
-        f"{'x'.join(map(str, manifest.image_shape))} ({', '.join(manifest.channels)}), "
+        f"{folder}: {len(manifest.cases)} cases ({subsets}), {recipe.contents(manifest)} of "
+        f"{'x'.join(map(str, recipe.image_shape))} ({', '.join(manifest.channels)}), "
         f"recipe {manifest.recipe_hash[:12]}"
     )
     if sources := counted(manifest.brain_sources):
@@ -33,11 +35,8 @@ def print_manifest(manifest: Manifest, folder: Path) -> None:
     for line in _near(manifest):
         stdout.print(f"  {line}")
     if not manifest.split.validation:
-        best = "the best checkpoint will be that of the lowest training loss"
-        if manifest.kind == "patches3d":
-            best = "training sets some of its patches apart instead"
-        stdout.print(f"  no case is held out for validation: {best}")
-    stdout.print(f"next: mspipeline train {'cascade3d' if manifest.kind == 'patches3d' else 'unet2d'} {folder}")
+        stdout.print(f"  no case is held out for validation: {recipe.unvalidated}")
+    stdout.print(f"next: mspipeline train {recipe.example_network} {folder}")
 
 
 def _near(manifest: Manifest) -> list[str]:
@@ -57,13 +56,5 @@ def print_derivative(folder: Path) -> None:
     """Where the lesion maps are, and where the brains came from."""
     description = read_json(folder / "dataset_description.json", what="description", remedy="predict again")
     stdout.print(f"lesion maps are in {folder}")
-    stdout.print(f"  brain: {counted(description['BrainSources'])}")
-
-
-def _content(manifest: Manifest) -> str:
-    """What there is of the manifest's image shape."""
-    if manifest.kind != "patches3d":
-        return f"{sum(entry.slices for entry in manifest.slices)} slices"
-    voxels = sum(entry.candidates for entry in manifest.volumes)
-    lesions = sum(entry.lesion_voxels for entry in manifest.volumes)
-    return f"{voxels} candidates, {lesions} lesion voxels, patches"
+    if sources := counted(description["BrainSources"]):
+        stdout.print(f"  brain: {sources}")

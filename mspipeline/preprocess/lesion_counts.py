@@ -130,6 +130,22 @@ def require_most(what: str, found: Placing, *, remedy: str) -> None:
         )
 
 
+def counts(
+    scan: LesionCount, placing: Placing | None, *, stored: LesionCount | None = None, lost_in_slices: int = 0
+) -> LesionCounts:
+    """The counts of a case. scan: on the scan's own grid."""
+    if placing is None:
+        return LesionCounts(drawn=scan, scan=scan, stored=stored, lost_in_slices=lost_in_slices)
+    return LesionCounts(
+        drawn=placing.before,
+        scan=scan,
+        stored=stored,
+        lost_on_scan=placing.lost,
+        lost_in_slices=lost_in_slices,
+        outside=round(placing.outside, 6),
+    )
+
+
 def _count(labels: Labels, voxel_ml: float) -> LesionCount:
     ml = round(int(np.count_nonzero(labels)) * voxel_ml, 6)
     return LesionCount(lesions=int(labels.max(initial=0)), ml=ml)

@@ -1,5 +1,6 @@
-"""Shards: one HDF5 file per case, written whole or not at all, a manifest that is written last, and the reader.
+"""Shards: one HDF5 file per case, written whole or not at all, a manifest that is written last, and streams of batches.
 
-May import: NumPy, pydantic; `config`, `datasets.split`, `errors`, `files`, `hdf5`, `parallel.lock`, `patches`,
-`preprocess`, `volume`.
+What is in a file is its recipe's affair.
+
+May import: pydantic; `config`, `datasets.split`, `errors`, `files`, `hdf5`, `parallel.lock`, `preprocess`, `volume`.
 """

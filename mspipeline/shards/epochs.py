@@ -6,13 +6,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Generic, Protocol, Self, TypeVar
 
 from mspipeline.errors import ShardError
-from mspipeline.shards.manifest import CaseEntry, PatchEntry
 from mspipeline.shards.prefetch import Prefetch
 
 BatchType = TypeVar("BatchType")
+
+
+class ImagesEntry(Protocol):
+    """A case with images to read. image_shape: of one, channels last."""
+
+    @property
+    def case(self) -> str: ...
+    @property
+    def image_shape(self) -> tuple[int, ...]: ...
 
 
 class EpochReader(ABC, Generic[BatchType]):
@@ -29,7 +37,7 @@ class EpochReader(ABC, Generic[BatchType]):
     def __init__(
         self,
         shards: Path,
-        entries: Sequence[CaseEntry] | Sequence[PatchEntry],
+        entries: Sequence[ImagesEntry],
         *,
         batch_size: int,
         seed: int,

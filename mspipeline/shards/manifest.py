@@ -7,13 +7,12 @@ SHARDS/
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, TypeVar
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from mspipeline.config import Strict, parse
 from mspipeline.datasets.split import Split, Subset
@@ -31,7 +30,10 @@ class ShardEntry(Strict):
 
     counts: of the lesions in its mask file and on the way to what is stored; None in shards from before it was counted.
     brain: where the case's brain comes from; None of shards of earlier versions.
+    A recipe's own entries are subclasses with keys of their own, which a manifest keeps as they are (see `entries_as`).
     """
+
+    model_config = ConfigDict(extra="allow")
 
     case: str
     file: str
@@ -41,51 +43,18 @@ class ShardEntry(Strict):
     brain: BrainOrigin | None = None
 
 
-class CaseEntry(ShardEntry):
-    """A shard of slices.
-
-    slices: S of the shard's `image` (S, H, W, C); image_shape: its (H, W, C).
-    lesion_voxels, lesion_slices: of the stored mask, on the resampled grid; 0 in a healthy case.
-    """
-
-    slices: int
-    image_shape: tuple[int, int, int]
-    lesion_voxels: int
-    lesion_slices: int
+Entry = TypeVar("Entry", bound=ShardEntry)
 
 
-class PatchEntry(ShardEntry):
-    """A shard of a volume and of the voxels to cut patches around.
-
-    image_shape: (x, y, z, C) of a patch. volume_shape: (X, Y, Z) of the volume, on the scan's own grid.
-    candidates, lesion_voxels: voxels that may be lesion, and that are; not each of these is a candidate.
-    """
-
-    kind: Literal["patches3d"] = "patches3d"
-    image_shape: tuple[int, int, int, int]
-    volume_shape: tuple[int, int, int]
-    candidates: int
-    lesion_voxels: int
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_stored_patches(cls, entry: Any) -> Any:
-        """Version 0.1 counted patches that it had stored beside the volume; nothing reads them."""
-        return {key: value for key, value in entry.items() if key != "patches"} if isinstance(entry, dict) else entry
-
-    @property
-    def volume_bytes(self) -> int:
-        """Of the volume in memory, float32."""
-        return 4 * self.image_shape[3] * math.prod(self.volume_shape)
-
-
-def _kind(entry: Any) -> str:
-    """Entries of slices do not say what they are: those came first."""
-    found = entry.get("kind", "slices2d") if isinstance(entry, dict) else getattr(entry, "kind", "slices2d")
-    return str(found)
-
-
-Entry = Annotated[Annotated[CaseEntry, Tag("slices2d")] | Annotated[PatchEntry, Tag("patches3d")], Discriminator(_kind)]
+def entries_as(schema: type[Entry], entries: Iterable[ShardEntry]) -> list[Entry]:
+    """A manifest's entries as a recipe has them. Raises ShardError where one is none of that recipe's."""
+    try:
+        return [
+            parse(entry.model_dump(mode="json"), schema, where=f"shard of case {entry.case} in the manifest")
+            for entry in entries
+        ]
+    except ConfigError as error:
+        raise ShardError(f"{error}; prepare the scans again into a new folder") from error
 
 
 class SkippedCase(Strict):
@@ -115,58 +84,31 @@ class Manifest(Strict):
     channels: tuple[str, ...]
     split: Split
     split_hash: str
-    cases: tuple[Entry, ...]
+    cases: tuple[ShardEntry, ...]
     skipped: tuple[SkippedCase, ...] = ()
     warnings: tuple[str, ...] = ()
     others: dict[str, int] = Field(default_factory=dict)
     resampled: dict[str, dict[str, str]] = Field(default_factory=dict)
     offsets_mm: dict[str, dict[str, float]] = Field(default_factory=dict)
 
-    @property
-    def kind(self) -> str:
-        """What the recipe made: "slices2d" or "patches3d"."""
-        return _kind(self.recipe)
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """(H, W, C) of a slice or (x, y, z, C) of a patch, the same for every case: the recipe sets it."""
-        return self.cases[0].image_shape
+    @field_validator("cases")
+    @classmethod
+    def _as_read(cls, cases: tuple[ShardEntry, ...]) -> tuple[ShardEntry, ...]:
+        """A recipe's own entries as they come back from the file: an equal manifest is then equal."""
+        return tuple(
+            entry if type(entry) is ShardEntry else ShardEntry.model_validate(entry.model_dump(mode="json"))
+            for entry in cases
+        )
 
     @property
     def brain_sources(self) -> dict[str, int]:
         """How many cases have their brain from which source, "mask" or "nonzero"; without those of earlier versions."""
         return dict(Counter(entry.brain.source for entry in self.cases if entry.brain is not None))
 
-    @property
-    def slices(self) -> tuple[CaseEntry, ...]:
-        """The cases, of slices. Raises ShardError where they are something else."""
-        entries = tuple(entry for entry in self.cases if isinstance(entry, CaseEntry))
-        self._require(entries, "slices2d", "a network on slices, such as unet2d")
-        return entries
-
-    @property
-    def volumes(self) -> tuple[PatchEntry, ...]:
-        """The cases, of volumes to cut patches from. Raises ShardError where they are something else."""
-        entries = tuple(entry for entry in self.cases if isinstance(entry, PatchEntry))
-        self._require(entries, "patches3d", "a network on patches, such as cascade3d")
-        return entries
-
-    def subset(self, name: Subset) -> list[CaseEntry]:
-        """The cases of a subset, in the split's order; an empty list where it has none. Raises as `slices`."""
-        entries = {entry.case: entry for entry in self.slices}
+    def subset(self, name: Subset) -> list[ShardEntry]:
+        """The cases of a subset, in the split's order; an empty list where it has none."""
+        entries = {entry.case: entry for entry in self.cases}
         return [entries[case] for case in self.split.cases(name)]
-
-    def patch_subset(self, name: Subset) -> list[PatchEntry]:
-        """The same of volumes to cut patches from. Raises as `volumes`."""
-        entries = {entry.case: entry for entry in self.volumes}
-        return [entries[case] for case in self.split.cases(name)]
-
-    def _require(self, entries: Sequence[ShardEntry], kind: str, wanted_by: str) -> None:
-        if len(entries) != len(self.cases):
-            raise ShardError(
-                f"the shards of {self.dataset_name} were made by recipe {self.kind}, and {wanted_by}, takes {kind}; "
-                f"prepare the scans with `--recipe {kind}` into a new folder"
-            )
 
 
 def manifest_path(shards: Path) -> Path:

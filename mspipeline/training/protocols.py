@@ -27,7 +27,7 @@ class Batch(Protocol):
 
 
 class BatchReader(Protocol):
-    """Batches of a subset, epoch by epoch: a `ShardReader` of slices, a `PatchReader` of patches."""
+    """Batches of a subset, epoch by epoch: of whatever a recipe cuts from its shards."""
 
     @property
     def case_ids(self) -> Sequence[str]: ...

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from mspipeline.benchmarks.micro.reader_memory import measure, peak_rss_bytes, read_epochs
-from mspipeline.shards.manifest import load_manifest
-from mspipeline.shards.reader import read_case
+from mspipeline.recipes.slices2d.shard import SliceEntry, read_slices
+from mspipeline.shards.manifest import entries_as, load_manifest
 
 
 def keep_every_case(shards: Path) -> None:
-    kept = [read_case(shards, entry).images for entry in load_manifest(shards).slices]
+    kept = [read_slices(shards, entry).images for entry in entries_as(SliceEntry, load_manifest(shards).cases)]
     assert kept
 
 

@@ -13,8 +13,11 @@ from mspipeline.campaigns.schedulers import scheduler_named
 from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import TrainingSettings
 from mspipeline.parallel.lock import hold
+from mspipeline.recipes.catalogue import load_recipe
 from mspipeline.runs import RunPaths, write_rows
 from mspipeline.tables.schema import CASES, EPOCHS
+
+SLICES = load_recipe("slices2d")
 
 
 def state_now(cell, executor="local"):
@@ -24,7 +27,7 @@ def state_now(cell, executor="local"):
 @pytest.fixture
 def cell(tmp_path):
     sweep = Sweep(name="x", matrix=Matrix(model=("unet2d",)), training=TrainingSettings(epochs=10))
-    (cell,) = cells(sweep, tmp_path / "shards", tmp_path)
+    (cell,) = cells(sweep, tmp_path / "shards", tmp_path, SLICES)
     cell.train.run_folder.mkdir(parents=True)
     return cell
 

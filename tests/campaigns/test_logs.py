@@ -11,6 +11,9 @@ from mspipeline.campaigns.cells import cells
 from mspipeline.campaigns.logs import LogReader, find_cell, parts
 from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.errors import UsageError
+from mspipeline.recipes.catalogue import load_recipe
+
+SLICES = load_recipe("slices2d")
 
 MSPIPELINE = [sys.executable, "-c", "from mspipeline.cli import main; main()"]
 
@@ -39,7 +42,7 @@ def write_attempts(cell, *changes):
 
 @pytest.fixture
 def cell(tmp_path):
-    (cell,) = cells(Sweep(name="x", matrix=Matrix(model=("unet2d",))), tmp_path / "shards", tmp_path)
+    (cell,) = cells(Sweep(name="x", matrix=Matrix(model=("unet2d",))), tmp_path / "shards", tmp_path, SLICES)
     return cell
 
 
@@ -90,7 +93,7 @@ def test_what_sbatch_wrote_of_a_job_that_did_not_begin_is_shown(cell, tmp_path):
 
 def test_a_cell_is_found_by_its_name_its_beginning_or_a_part_of_it(tmp_path):
     sweep = Sweep(name="x", matrix=Matrix(model=("unet2d", "double_unet"), seed=(1, 12)))
-    several = cells(sweep, tmp_path / "shards", tmp_path)
+    several = cells(sweep, tmp_path / "shards", tmp_path, SLICES)
     assert find_cell(several, "unet2d-tensorflow-s1", tmp_path).id == "unet2d-tensorflow-s1"
     assert find_cell(several, "double_unet-tensorflow-s12", tmp_path).id == "double_unet-tensorflow-s12"
     assert find_cell(several[:3], "double", tmp_path).id == "double_unet-tensorflow-s1"

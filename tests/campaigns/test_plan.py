@@ -15,6 +15,7 @@ from mspipeline.campaigns.scripts import write_scripts
 from mspipeline.campaigns.site import Partition, Site
 from mspipeline.campaigns.sweep import EvaluateSettings, Matrix, Sweep
 from mspipeline.config import PrepareJob
+from mspipeline.recipes.catalogue import load_recipe
 from mspipeline.slurm.on_node.element import _shares
 from mspipeline.slurm.submission.parameters import batch_script, parameters
 
@@ -25,7 +26,7 @@ SITE = Site(name="c", executor="slurm", partitions={"cpu": CPU, "gpu_t4": GPU}, 
 
 def planned(site=SITE, **changes):
     sweep = Sweep(name="x", **{"matrix": Matrix(model=("unet2d",), device=("cpu", "gpu"), seed=(0, 1)), **changes})
-    made = cells(sweep, Path("/shards"), Path("/campaign"))
+    made = cells(sweep, Path("/shards"), Path("/campaign"), load_recipe("slices2d"))
     return chains(made, site, scheduler_named(site.executor), separate_jobs=sweep.separate_jobs)
 
 

@@ -19,6 +19,7 @@ from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import TrainingSettings
 from mspipeline.files import write_json
 from mspipeline.parallel.lock import hold
+from mspipeline.recipes.catalogue import load_recipe
 from mspipeline.runs import RunPaths, write_rows
 from mspipeline.tables.schema import CASES, EPOCHS
 
@@ -31,7 +32,7 @@ def make_cells(tmp_path):
         sweep = Sweep(
             name="x", matrix=Matrix(model=("unet2d",), seed=tuple(range(count))), training=TrainingSettings(epochs=2)
         )
-        return cells(sweep, tmp_path / "shards", tmp_path)
+        return cells(sweep, tmp_path / "shards", tmp_path, load_recipe("slices2d"))
 
     return make
 

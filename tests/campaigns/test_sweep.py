@@ -5,6 +5,9 @@ import pytest
 from mspipeline.campaigns.cells import cells
 from mspipeline.campaigns.sweep import Matrix, Sweep, Zip, load_sweep
 from mspipeline.errors import ConfigError
+from mspipeline.recipes.catalogue import load_recipe
+
+SLICES = load_recipe("slices2d")
 
 SUITES = Path(__file__).parents[2] / "benchmarks" / "suites"
 TEXT = """
@@ -32,7 +35,7 @@ def written(tmp_path, text):
 
 
 def test_the_matrix_is_crossed_in_order_and_each_cell_has_its_two_jobs(tmp_path):
-    found = cells(load_sweep(written(tmp_path, TEXT)), Path("/shards"), Path("/campaign"))
+    found = cells(load_sweep(written(tmp_path, TEXT)), Path("/shards"), Path("/campaign"), SLICES)
     assert [cell.id for cell in found] == [
         "unet2d-tensorflow-s0",
         "unet2d-tensorflow-s1",
@@ -50,7 +53,7 @@ def test_the_matrix_is_crossed_in_order_and_each_cell_has_its_two_jobs(tmp_path)
 
 def test_the_device_is_in_the_id_where_it_tells_cells_apart():
     sweep = Sweep(name="x", matrix=Matrix(model=("unet2d",), device=("cpu", "gpu")))
-    assert [cell.id for cell in cells(sweep, Path(), Path())] == [
+    assert [cell.id for cell in cells(sweep, Path(), Path(), SLICES)] == [
         "unet2d-tensorflow-cpu-s0",
         "unet2d-tensorflow-gpu-s0",
     ]
@@ -58,18 +61,22 @@ def test_the_device_is_in_the_id_where_it_tells_cells_apart():
 
 def test_a_cell_is_evaluated_on_the_device_of_its_training_or_on_the_one_named(tmp_path: Path) -> None:
     text = TEXT.replace("seed = [0, 1]", 'device = ["cpu", "gpu"]')
-    found = cells(load_sweep(written(tmp_path, text)), Path("/shards"), Path("/campaign"))
+    found = cells(load_sweep(written(tmp_path, text)), Path("/shards"), Path("/campaign"), SLICES)
     assert [cell.evaluate.device for cell in found] == ["cpu", "gpu"] * 2
     text = text.replace("[evaluate]", '[evaluate]\ndevice = "cpu"')
     text = text.replace("threads = 2", "threads = 2\nseparate_jobs = true")
-    found = cells(load_sweep(written(tmp_path, text)), Path("/shards"), Path("/campaign"))
+    found = cells(load_sweep(written(tmp_path, text)), Path("/shards"), Path("/campaign"), SLICES)
     assert [cell.evaluate.device for cell in found] == ["cpu"] * 4
 
 
 def test_excludes_leave_out_what_matches_every_axis_they_name():
     matrix = Matrix(model=("unet2d",), backend=("tensorflow", "torch"), seed=(0, 1))
     sweep = Sweep(name="x", matrix=matrix, exclude=({"backend": "torch", "seed": 1},))
-    assert [cell.id[7:] for cell in cells(sweep, Path(), Path())] == ["tensorflow-s0", "tensorflow-s1", "torch-s0"]
+    assert [cell.id[7:] for cell in cells(sweep, Path(), Path(), SLICES)] == [
+        "tensorflow-s0",
+        "tensorflow-s1",
+        "torch-s0",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +111,7 @@ def test_a_sweep_file_that_does_not_fit_is_one_line(tmp_path, change, said):
 
 
 def test_the_demo_is_a_narrow_unet_with_two_seeds_on_each_of_three_backends():
-    found = cells(load_sweep(SUITES / "demo.toml"), Path("/shards"), Path("/campaign"))
+    found = cells(load_sweep(SUITES / "demo.toml"), Path("/shards"), Path("/campaign"), SLICES)
     assert [cell.id for cell in found] == [
         f"unet2d-{backend}-s{seed}" for backend in ("tensorflow", "jax", "pyeddl") for seed in (0, 1)
     ]
@@ -112,7 +119,7 @@ def test_the_demo_is_a_narrow_unet_with_two_seeds_on_each_of_three_backends():
 
 
 def test_the_2021_setup_is_that_of_the_report():
-    found = cells(load_sweep(SUITES / "report2021.toml"), Path("/shards"), Path("/campaign"))
+    found = cells(load_sweep(SUITES / "report2021.toml"), Path("/shards"), Path("/campaign"), SLICES)
     assert [cell.train.seed for cell in found] == [0, 1, 2]
     train = found[0].train
     assert (train.training.epochs, train.training.batch_size, train.training.loss) == (128, 8, "bce")
@@ -121,13 +128,13 @@ def test_the_2021_setup_is_that_of_the_report():
 
 
 def ids(sweep):
-    return [cell.id for cell in cells(sweep, Path("/shards"), Path("/campaign"))]
+    return [cell.id for cell in cells(sweep, Path("/shards"), Path("/campaign"), SLICES)]
 
 
 def test_overrides_are_axes_of_the_training_and_of_the_networks_and_stand_in_the_id():
     overrides = {"training.batch_size": (4, 8), "models.unet2d.base_width": (8, 16), "threads": (2,)}
     sweep = Sweep(name="x", matrix=Matrix(model=("unet2d",), overrides=overrides))
-    found = cells(sweep, Path(), Path())
+    found = cells(sweep, Path(), Path(), SLICES)
     assert [cell.id for cell in found] == [
         "unet2d-tensorflow-batch_size4-base_width8-s0",
         "unet2d-tensorflow-batch_size4-base_width16-s0",
@@ -166,14 +173,14 @@ def test_zipped_axes_vary_together_and_are_crossed_with_the_others():
 def test_an_exclude_may_name_an_override(tmp_path):
     text = TEXT + "[matrix.overrides]\ntraining.epochs = [1, 2]\n"
     text = text.replace("threads = 2", 'threads = 2\nexclude = [{"training.epochs" = 2, backend = "torch"}]')
-    found = [cell.id for cell in cells(load_sweep(written(tmp_path, text)), Path(), Path())]
+    found = [cell.id for cell in cells(load_sweep(written(tmp_path, text)), Path(), Path(), SLICES)]
     assert len(found) == 6
     assert "unet2d-torch-epochs1-s0" in found
     assert "unet2d-torch-epochs2-s0" not in found
 
 
 def test_a_cell_of_one_process_is_the_same_job_as_before_there_were_several():
-    (cell,) = cells(Sweep(name="x", matrix=Matrix(model=("unet2d",))), Path(), Path())
+    (cell,) = cells(Sweep(name="x", matrix=Matrix(model=("unet2d",))), Path(), Path(), SLICES)
     assert [(step.name, step.processes, step.device) for step in cell.steps] == [
         ("train", 1, "auto"),
         ("evaluate", 1, "auto"),
@@ -183,13 +190,14 @@ def test_a_cell_of_one_process_is_the_same_job_as_before_there_were_several():
 
 def test_the_stages_of_a_cascade_are_steps_where_steps_are_jobs_of_their_own():
     matrix = Matrix(model=("cascade3d",))
-    (cell,) = cells(Sweep(name="x", matrix=matrix, separate_jobs=True), Path(), Path())
+    patches = load_recipe("patches3d")
+    (cell,) = cells(Sweep(name="x", matrix=matrix, separate_jobs=True), Path(), Path(), patches)
     assert [(step.name, step.job, getattr(step.config, "stage", None)) for step in cell.steps] == [
         ("train-stage1", "train", 1),
         ("train-stage2", "train", 2),
         ("evaluate", "evaluate", None),
     ]
-    (cell,) = cells(Sweep(name="x", matrix=matrix), Path(), Path())
+    (cell,) = cells(Sweep(name="x", matrix=matrix), Path(), Path(), patches)
     assert [step.name for step in cell.steps] == ["train", "evaluate"]
     assert cell.train.stage is None
 
@@ -218,6 +226,6 @@ OVERRIDDEN = TEXT + '[matrix.overrides]\n"training.batch_size" = [4, 8]\n"models
 )
 def test_axes_that_do_not_fit_are_one_line(tmp_path, change, said):
     with pytest.raises(ConfigError) as refusal:
-        cells(load_sweep(written(tmp_path, OVERRIDDEN.replace(*change))), Path(), Path())
+        cells(load_sweep(written(tmp_path, OVERRIDDEN.replace(*change))), Path(), Path(), SLICES)
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)

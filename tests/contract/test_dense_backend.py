@@ -7,14 +7,14 @@ import pytest
 
 from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.registry import create
-from mspipeline.inference.cascade import predict_patches
-from mspipeline.inference.voxelwise import Inference, VoxelNetwork
 from mspipeline.labels import channels_of
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.ops import Conv, Input
 from mspipeline.network.ops.tiling import Crop, JoinPhases, SplitPhases, Subtract
 from mspipeline.network.weights import Weights
+from mspipeline.recipes.patches3d.cascade import predict_patches
+from mspipeline.recipes.patches3d.voxelwise import Inference, VoxelNetwork
 from tests.contract.reference_operations import conv, forward
 
 EXECUTION = Execution(device="cpu", threads=2)

@@ -17,8 +17,6 @@ from mspipeline.dense.compiler import tile_program
 from mspipeline.dense.cost_model import CostModel
 from mspipeline.dense.tiles import cut, deal, fitting_program, peak_bytes
 from mspipeline.errors import BackendError, ConfigError, ShapeError
-from mspipeline.inference.cascade import predict_cascade, predict_patches
-from mspipeline.inference.voxelwise import Inference, VoxelNetwork
 from mspipeline.labels import channels_of
 from mspipeline.models.catalogue import build
 from mspipeline.network.cost import cost
@@ -38,6 +36,8 @@ from mspipeline.network.ops import (
     Softmax,
 )
 from mspipeline.network.weights import Weights, initial_weights
+from mspipeline.recipes.patches3d.cascade import predict_cascade, predict_patches
+from mspipeline.recipes.patches3d.voxelwise import Inference, VoxelNetwork
 from mspipeline.volume import FloatArray
 
 EXECUTION = Execution(device="cpu", threads=2)
@@ -177,7 +177,7 @@ def test_auto_takes_the_same_way_however_slow_the_machine_and_whatever_came_befo
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tiles of 8^3: full ones are dense, those at the end of the volume, a layer thick, go by patches."""
-    caplog.set_level("INFO", logger="mspipeline.inference.voxelwise")
+    caplog.set_level("INFO", logger="mspipeline.recipes.patches3d.voxelwise")
     image = volume(25, 24, 24, 2)
     places = np.argwhere(np.ones(image.shape[:3], bool))
     backend, corner = trained(WIDER), np.argwhere(np.ones((8, 8, 8), bool))

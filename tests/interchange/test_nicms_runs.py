@@ -13,15 +13,18 @@ import pytest
 from mspipeline.backends.base import Execution
 from mspipeline.config import PredictJob
 from mspipeline.datasets.phantom import make_phantom
-from mspipeline.errors import ConfigError, DataError, Preempted, RunFolderError, ShapeError, SuiteError
+from mspipeline.errors import ConfigError, DataError, Preempted, RunFolderError, ShapeError, ShardError, SuiteError
 from mspipeline.files import sha256_file
-from mspipeline.inference.cascade import predict_cascade
-from mspipeline.inference.trained import load_cascade, load_trained
 from mspipeline.interchange.runs.nicms import import_nicms
 from mspipeline.jobs.predict import Prediction, predict
 from mspipeline.patches.candidates import candidates
-from mspipeline.preprocess.patches3d import apply_files
+from mspipeline.recipes.patches3d.cascade import predict_cascade
+from mspipeline.recipes.patches3d.predict import TrainedCascade
+from mspipeline.recipes.patches3d.prepare import apply_files
+from mspipeline.recipes.prediction import PredictionSettings
+from mspipeline.recipes.trained import load_trained
 from mspipeline.runs import RunPaths, read_record, write_record
+from mspipeline.shards.manifest import load_manifest
 from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.volume import load_mask
@@ -132,7 +135,8 @@ def test_maps_lie_on_the_grid_of_the_scan_and_masks_obey_the_records_numbers(
 @pytest.mark.usefixtures("backend_needed")
 def test_one_file_is_one_stage(stages: list[Layers], files: list[Path], tmp_path: Path) -> None:
     run = imported(files[:1], tmp_path / "run")
-    trained = load_cascade(run, "best", Execution(threads=2))
+    trained = load_trained(run, PredictionSettings("best", Execution(threads=2)))
+    assert isinstance(trained, TrainedCascade)
     assert len(trained.stages) == 1
     image = np.random.default_rng(0).standard_normal((11, 11, 11, 2)).astype(np.float32)
     found = predict_cascade(trained.stages, image, np.array([[5, 5, 5]]), pass_above=0.8, batch_size=1)
@@ -226,9 +230,11 @@ def test_the_command_makes_the_run_and_says_what_does_not_fit(files: list[Path],
     assert "model_1.hdf5: conv1_1/kernel has shape (3, 3, 3, 2, 32), expected (3, 3, 3, 3, 32)" in three.error
 
 
-def test_a_cascade_is_not_evaluated_on_slices(files: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="a cascade on patches, expected a network on slices"):
-        load_trained(imported(files, tmp_path / "run"), "best", Execution())
+@pytest.mark.usefixtures("backend_needed")
+def test_a_cascade_is_not_evaluated_on_slices(files: list[Path], small_shards: Path, tmp_path: Path) -> None:
+    trained = load_trained(imported(files, tmp_path / "run"), PredictionSettings("best", Execution(threads=2)))
+    with pytest.raises(ShardError, match="unknown key 'slices'"):
+        trained.shard(small_shards, load_manifest(small_shards).cases[0])
 
 
 @pytest.mark.real
@@ -240,7 +246,8 @@ def test_the_published_weights_find_real_lesions(real_data: Path, tmp_path: Path
     if not folder:
         pytest.skip("MSPIPELINE_NICMS_WEIGHTS names no folder with model_1.hdf5 and model_2.hdf5 of nicMSlesions")
     run = imported([Path(folder) / f"model_{number}.hdf5" for number in (1, 2)], tmp_path / "run")
-    trained = load_cascade(run, "best", Execution(threads=2))
+    trained = load_trained(run, PredictionSettings("best", Execution(threads=2)))
+    assert isinstance(trained, TrainedCascade)
     anatomy = real_data / "ms" / "sub-openms07" / "anat"
     case = apply_files(
         trained.recipe, {name: anatomy / f"sub-openms07_{name}.nii.gz" for name in trained.recipe.modalities}

@@ -19,7 +19,6 @@ from mspipeline.config import (
 )
 from mspipeline.console import TrainingProgress
 from mspipeline.errors import ShapeError
-from mspipeline.inference.trained import TrainedCascade, load_any
 from mspipeline.jobs.evaluate import evaluate
 from mspipeline.jobs.prepare import prepare
 from mspipeline.jobs.train import train
@@ -27,10 +26,14 @@ from mspipeline.models import catalogue
 from mspipeline.network.blocks import conv
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.ops import Input, Relu, Softmax
+from mspipeline.recipes.patches3d.predict import TrainedCascade
+from mspipeline.recipes.patches3d.shard import PatchEntry, read_patch_case
+from mspipeline.recipes.prediction import PredictionSettings
+from mspipeline.recipes.slices2d.predict import TrainedSlices
+from mspipeline.recipes.slices2d.shard import SliceEntry, read_slices
+from mspipeline.recipes.trained import load_trained
 from mspipeline.runs import RunPaths, read_rows
-from mspipeline.shards.manifest import load_manifest
-from mspipeline.shards.patch_reader import read_patch_case
-from mspipeline.shards.reader import read_case
+from mspipeline.shards.manifest import entries_as, load_manifest
 from mspipeline.tables.schema import EPOCHS, Identity
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.volume import FloatArray
@@ -130,14 +133,15 @@ def run(job: TrainJob) -> None:
 def lesion_probability(job: TrainJob) -> FloatArray:
     """What the trained network says of the voxels that are lesions in the validation case."""
     execution = Execution(device="cpu", threads=2)
-    trained = load_any(job.run_folder, "last", execution)
+    trained = load_trained(job.run_folder, PredictionSettings("last", execution))
     manifest = load_manifest(job.shards)
     if isinstance(trained, TrainedCascade):
-        (patches,) = manifest.patch_subset("validation")
+        (patches,) = entries_as(PatchEntry, manifest.subset("validation"))
         volume = read_patch_case(job.shards, patches)
         return trained.stages[0].predict(volume.image, volume.voxels.lesions, batch_size=PATCHES)
-    (entry,) = manifest.subset("validation")
-    case = read_case(job.shards, entry)
+    assert isinstance(trained, TrainedSlices)
+    (entry,) = entries_as(SliceEntry, manifest.subset("validation"))
+    case = read_slices(job.shards, entry)
     channel = {1: 0, 2: 1}[trained.backend.predict(case.images[:1]).shape[-1]]  # targets are one-hot, background first
     return trained.backend.predict(case.images)[..., channel][case.scan_mask.transpose(2, 0, 1)]
 

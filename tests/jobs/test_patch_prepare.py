@@ -13,8 +13,10 @@ from mspipeline.config import PrepareJob, SplitSettings
 from mspipeline.errors import DatasetError, ShardError
 from mspipeline.jobs.prepare import prepare
 from mspipeline.patches.sampling import first_stage
-from mspipeline.shards.manifest import Manifest, load_manifest, verify_shards
-from mspipeline.shards.patch_reader import PatchReader, read_patch_case, read_voxels
+from mspipeline.recipes.catalogue import recipe_of
+from mspipeline.recipes.patches3d.batches import PatchReader
+from mspipeline.recipes.patches3d.shard import PatchEntry, read_patch_case, read_voxels
+from mspipeline.shards.manifest import Manifest, entries_as, load_manifest, verify_shards
 from tests.command_line import run
 
 
@@ -44,11 +46,12 @@ def truth_of(dataset: Path, case: str) -> np.ndarray:
 
 def test_volumes_voxels_and_truth_lie_on_the_scans_own_grid(small_dataset: Path, shards: Path) -> None:
     manifest = load_manifest(shards)
-    assert (manifest.kind, manifest.channels, manifest.image_shape) == (
+    recipe = recipe_of(manifest.recipe, where="manifest")
+    assert (recipe.kind, manifest.channels, recipe.image_shape) == (
         *("patches3d", ("FLAIR", "T1w", "T2w")),
         (11, 11, 11, 3),
     )
-    for entry in manifest.volumes:
+    for entry in entries_as(PatchEntry, manifest.cases):
         case, truth = read_patch_case(shards, entry), truth_of(small_dataset, entry.case)
         assert case.image.shape == (32, 32, 16, 3)
         assert np.array_equal(case.scan_mask, truth)
@@ -96,7 +99,7 @@ def test_a_case_without_a_modality_is_named_or_left_out(dataset: Path, tmp_path:
     with pytest.raises(DatasetError, match=r"1 of 4 cases incomplete \(sub-02: no T2w \(has FLAIR, T1w\)\)"):
         prepare(job_of(dataset, tmp_path / "shards"))
     manifest = prepare(job_of(dataset, tmp_path / "shards", skip=True))
-    assert [entry.case for entry in manifest.volumes] == ["sub-01", "sub-03", "sub-04"]
+    assert [entry.case for entry in entries_as(PatchEntry, manifest.cases)] == ["sub-01", "sub-03", "sub-04"]
     assert [case.case for case in manifest.skipped] == ["sub-02"]
 
 
@@ -126,13 +129,16 @@ def test_cases_without_lesions_or_candidates_are_stored_and_said(
     manifest = prepare(job)
     assert "case without lesions case=sub-01: training leaves it out" in caplog.text
     assert "case without candidates case=sub-02" in caplog.text
-    found = {entry.case: (entry.candidates > 0, entry.lesion_voxels > 0) for entry in manifest.volumes}
+    found = {
+        entry.case: (entry.candidates > 0, entry.lesion_voxels > 0) for entry in entries_as(PatchEntry, manifest.cases)
+    }
     assert found == {"sub-01": (True, False), "sub-02": (False, True), "sub-03": (True, True), "sub-04": (True, True)}
     selection = {
-        entry.case: first_stage(read_voxels(job.output, entry), case=entry.case, seed=0) for entry in manifest.volumes
+        entry.case: first_stage(read_voxels(job.output, entry), case=entry.case, seed=0)
+        for entry in entries_as(PatchEntry, manifest.cases)
     }
     with PatchReader(
-        *(job.output, manifest.volumes),
+        *(job.output, entries_as(PatchEntry, manifest.cases)),
         patch_size=(11, 11, 11),
         selection=selection,
         batch_size=64,
@@ -156,9 +162,9 @@ def test_the_command_says_what_there_is_and_what_to_do_next(small_dataset: Path,
 @pytest.mark.real
 def test_the_real_cases_with_a_t2w_are_prepared(real_data: Path, tmp_path: Path) -> None:
     manifest: Manifest = prepare(job_of(real_data / "ms", tmp_path / "shards", skip=True))
-    assert [entry.case for entry in manifest.volumes] == ["sub-openms07", "sub-openms26"]
+    assert [entry.case for entry in entries_as(PatchEntry, manifest.cases)] == ["sub-openms07", "sub-openms26"]
     assert manifest.skipped[0].reason.startswith("no T2w")
-    for entry in manifest.volumes:
+    for entry in entries_as(PatchEntry, manifest.cases):
         voxels = read_voxels(tmp_path / "shards", entry)
         assert voxels.labels.sum() > 0.9 * len(voxels.lesions)  # nearly every lesion voxel is bright
         assert 0.03 < len(voxels.candidates) / np.prod(entry.volume_shape) < 0.1  # a quarter of the brain

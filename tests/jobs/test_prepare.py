@@ -21,7 +21,9 @@ from mspipeline.config import PrepareJob, SplitSettings
 from mspipeline.errors import DatasetError, ShardError, StorageError, SuiteError, UsageError, VolumeError
 from mspipeline.files import sha256_file
 from mspipeline.jobs.prepare import prepare
-from mspipeline.shards.manifest import Manifest, load_manifest, verify_shards
+from mspipeline.recipes.catalogue import recipe_of
+from mspipeline.recipes.slices2d.shard import SliceEntry
+from mspipeline.shards.manifest import Manifest, entries_as, load_manifest, verify_shards
 from tests.command_line import small_disk
 
 Array = npt.NDArray[Any]
@@ -70,6 +72,10 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "shards"
 
 
+def image_shape_of(manifest: Manifest) -> tuple[int, ...]:
+    return recipe_of(manifest.recipe, where="manifest").image_shape
+
+
 def run(dataset: Path, output: Path, recipe: dict[str, Any] | None = None, **keys: Any) -> Manifest:
     return prepare(PrepareJob(dataset=dataset, output=output, **keys), recipe_overrides={**SMALL, **(recipe or {})})
 
@@ -97,7 +103,7 @@ def test_one_shard_per_case_and_a_manifest_that_fits_them(dataset: Path, output:
     assert set(files_of(output)) == {"manifest.json", "prepare.json", *(f"cases/sub-0{n}.h5" for n in (1, 2, 3))}
     assert load_manifest(output) == manifest
     verify_shards(output, manifest)
-    assert (manifest.dataset_name, manifest.channels, manifest.image_shape) == ("scans", ("FLAIR",), (16, 16, 1))
+    assert (manifest.dataset_name, manifest.channels, image_shape_of(manifest)) == ("scans", ("FLAIR",), (16, 16, 1))
     assert sorted((*manifest.split.train, *manifest.split.validation, *manifest.split.test)) == [
         "sub-01",
         "sub-02",
@@ -265,7 +271,7 @@ def test_one_bad_case_fails_the_command_by_name_and_whole_shards_stay(
 def test_an_empty_mask_is_a_healthy_case(dataset: Path, output: Path) -> None:
     save(mask(dataset, "sub-02"), lesions() * 0)
     manifest = run(dataset, output)
-    assert [entry.lesion_voxels > 0 for entry in manifest.cases] == [True, False, True]
+    assert [entry.lesion_voxels > 0 for entry in entries_as(SliceEntry, manifest.cases)] == [True, False, True]
 
 
 def test_one_anatomy_in_two_orientations_gives_the_same_slices(dataset: Path, output: Path) -> None:
@@ -416,7 +422,7 @@ def test_a_dataset_that_is_a_link_on_a_read_only_place_is_prepared(dataset: Path
 
 def test_a_phantom_is_prepared_with_its_brain_masks(small_dataset: Path, output: Path) -> None:
     manifest = run(small_dataset, output, {"modalities": ["FLAIR", "T1w"]})
-    assert manifest.image_shape == (16, 16, 2)
+    assert image_shape_of(manifest) == (16, 16, 2)
     with h5py.File(output / manifest.cases[0].file) as file:
         assert file.attrs["brain_source"] == "mask"
 

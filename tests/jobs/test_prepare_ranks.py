@@ -69,7 +69,7 @@ def test_any_number_of_ranks_writes_the_bytes_of_one(
 def test_the_job_of_a_container_shares_its_cases_too(
     small_dataset: Path, tmp_path: Path, of_one: dict[str, str]
 ) -> None:
-    recipe = Path(sys.modules["mspipeline"].__file__ or "").parent / "preprocess/slices2d.toml"
+    recipe = Path(sys.modules["mspipeline"].__file__ or "").parent / "recipes/slices2d/slices2d.toml"
     (tmp_path / "small.toml").write_text(recipe.read_text().replace("size = [256, 256, 256]", "size = [32, 32, 16]"))
     config = tmp_path / "prepare.toml"
     config.write_text(f'dataset = "{small_dataset}"\noutput = "shards"\nrecipe = "small.toml"\n')

@@ -1,4 +1,4 @@
-"""A case small enough to check by hand, for the tests of this folder."""
+"""A case small enough to check by hand, for tests of what is made of scans."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mspipeline.preprocess.recipe import Recipe
+from mspipeline.recipes.slices2d.schema import SliceSchema
 from mspipeline.volume import ScanGrid, Volume
 
 Array = npt.NDArray[Any]
@@ -27,5 +27,5 @@ def scan(seed: int = 0) -> Array:
     return data
 
 
-def recipe(**keys: Any) -> Recipe:
-    return Recipe(**{"size": SHAPE, **keys})
+def recipe(**keys: Any) -> SliceSchema:
+    return SliceSchema(**{"size": SHAPE, **keys})

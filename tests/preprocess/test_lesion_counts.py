@@ -14,9 +14,10 @@ from mspipeline.datasets.case import Case
 from mspipeline.datasets.transforms import Transform
 from mspipeline.errors import DatasetError
 from mspipeline.preprocess.lesion_counts import LesionCount, count
-from mspipeline.preprocess.prepared import PreparedCase
-from mspipeline.preprocess.recipe import apply, load_slices_recipe
 from mspipeline.preprocess.resample_onto import reader_onto
+from mspipeline.recipes.slices2d.case import PreparedCase
+from mspipeline.recipes.slices2d.prepare import apply
+from mspipeline.recipes.slices2d.schema import SliceSchema
 from mspipeline.volume import ScanGrid, Volume
 
 SHAPE = (20, 24, 12)
@@ -105,7 +106,7 @@ def test_voxels_are_boxes_at_the_border_of_the_field_of_view_as_well(scan: Path,
 def sliced(mask: np.ndarray, **recipe: Any) -> PreparedCase:
     grid = ScanGrid(mask.shape, np.diag([1.0, 2.0, 3.0, 1.0]), 1, 1)
     image = np.random.default_rng(0).normal(100, 5, mask.shape).astype(np.float32)
-    return apply(load_slices_recipe("slices2d", recipe), {"FLAIR": Volume(image, grid)}, lesions=Volume(mask, grid))
+    return apply(SliceSchema(**recipe), {"FLAIR": Volume(image, grid)}, lesions=Volume(mask, grid))
 
 
 def slices_of(prepared: PreparedCase) -> np.ndarray:
@@ -160,7 +161,7 @@ def test_lesions_in_slices_that_are_left_out_are_lost() -> None:
     grid = ScanGrid(SHAPE, np.eye(4), 1, 1)
     image = np.random.default_rng(0).normal(100, 5, SHAPE).astype(np.float32)
     image[:, :, 7:] = 0
-    recipe = load_slices_recipe("slices2d", {"size": SHAPE, "drop_slices_without_brain": True})
+    recipe = SliceSchema(size=SHAPE, drop_slices_without_brain=True)
     counts = apply(recipe, {"FLAIR": Volume(image, grid)}, lesions=Volume(mask, grid)).counts
     assert counts is not None
     assert counts.stored == LesionCount(lesions=1, ml=0.009)

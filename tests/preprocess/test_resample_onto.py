@@ -12,8 +12,10 @@ import pytest
 
 from mspipeline.datasets.layouts import find_cases
 from mspipeline.errors import ConfigError, DatasetError
-from mspipeline.preprocess.recipe import apply_files, load_slices_recipe
 from mspipeline.preprocess.resample_onto import CaseReader, reader_onto
+from mspipeline.recipes.catalogue import load_recipe
+from mspipeline.recipes.slices2d.prepare import apply_files
+from mspipeline.recipes.slices2d.schema import SliceSchema
 from mspipeline.volume import load_grid, load_volume
 
 Array = npt.NDArray[Any]
@@ -123,12 +125,10 @@ def test_what_was_used_is_said(files: dict[str, Path], tmp_path: Path) -> None:
 
 def test_the_reference_is_one_of_the_recipes_modalities() -> None:
     both = {"modalities": ["FLAIR", "T1w"]}
-    assert load_slices_recipe("slices2d", {**both, "resample_to": "T1w"}).resample_to == "T1w"
+    assert load_recipe("slices2d", {**both, "resample_to": "T1w"}).document["resample_to"] == "T1w"
     with pytest.raises(ConfigError, match=r"resample_to: .*one of the recipe's modalities, FLAIR, T1w; received: 'T1'"):
-        load_slices_recipe("slices2d", {**both, "resample_to": "T1"})
-    assert (
-        load_slices_recipe("slices2d", both).hash != load_slices_recipe("slices2d", {**both, "resample_to": "T1w"}).hash
-    )
+        load_recipe("slices2d", {**both, "resample_to": "T1"})
+    assert load_recipe("slices2d", both).hash != load_recipe("slices2d", {**both, "resample_to": "T1w"}).hash
 
 
 def mutual_information(a: Array, b: Array) -> float:
@@ -166,7 +166,7 @@ def test_real_scans_lie_on_each_other_through_their_transforms(real_data: Path) 
 @pytest.mark.real
 def test_a_recipe_prepares_real_scans_on_one_grid(real_data: Path) -> None:
     case = find_cases(real_data / "ms-raw", ["FLAIR", "T1w"], masks="optional").cases[0]
-    recipe = load_slices_recipe("slices2d", {"modalities": ["FLAIR", "T1w"], "resample_to": "FLAIR"})
+    recipe = SliceSchema(modalities=("FLAIR", "T1w"), resample_to="FLAIR")
     prepared = apply_files(recipe, case.scans, case.brain_mask, routes=case.routes("FLAIR"))
     assert {scan.shape for scan in prepared.scans.values()} == {(320, 320, 48)}
     assert prepared.grid.same_as(load_grid(case.scans["FLAIR"]))

@@ -11,12 +11,13 @@ import pytest
 from mspipeline.datasets.split import Split
 from mspipeline.errors import ShardError
 from mspipeline.files import read_json, write_json
+from mspipeline.recipes.patches3d.shard import PatchEntry
+from mspipeline.recipes.slices2d.shard import SliceEntry
 from mspipeline.shards.manifest import (
-    CaseEntry,
     Manifest,
-    PatchEntry,
     ShardEntry,
     SkippedCase,
+    entries_as,
     load_manifest,
     verify_shards,
     write_manifest,
@@ -25,9 +26,9 @@ from mspipeline.shards.manifest import (
 CONTENT = {"sub-01": b"one", "sub-02": b"two", "sub-03": b"three"}
 
 
-def entry(case: str) -> CaseEntry:
+def entry(case: str) -> SliceEntry:
     content = CONTENT[case]
-    return CaseEntry(
+    return SliceEntry(
         case=case,
         file=f"cases/{case}.h5",
         sha256=hashlib.sha256(content).hexdigest(),
@@ -62,7 +63,6 @@ def shards(tmp_path: Path) -> Path:
 
 def test_what_is_written_is_read(shards: Path) -> None:
     manifest = load_manifest(shards)
-    assert manifest.image_shape == (8, 9, 1)
     assert [entry.case for entry in manifest.subset("train")] == ["sub-03", "sub-01"]
     assert [entry.case for entry in manifest.subset("validation")] == ["sub-02"]
     assert manifest.subset("test") == []
@@ -78,6 +78,24 @@ def test_its_json_has_the_keys_that_others_read(shards: Path) -> None:
     assert document["split"] == {"seed": 0, "train": ["sub-03", "sub-01"], "validation": ["sub-02"], "test": []}
 
 
+def test_entries_of_slices_say_no_kind_as_before_there_were_patches(shards: Path) -> None:
+    (first, *_) = read_json(shards / "manifest.json", what="", remedy="")["cases"]
+    assert list(first) == [
+        *("case", "file", "sha256", "bytes", "counts", "brain", "slices"),
+        *("image_shape", "lesion_voxels", "lesion_slices"),
+    ]
+
+
+def test_what_a_recipe_says_of_its_shards_is_kept_and_read_as_its_own(shards: Path) -> None:
+    manifest = load_manifest(shards)
+    assert {type(entry) for entry in manifest.cases} == {ShardEntry}
+    assert entries_as(SliceEntry, manifest.cases) == [entry(case) for case in CONTENT]
+    before = (shards / "manifest.json").read_bytes()
+    write_manifest(shards, manifest)
+    assert (shards / "manifest.json").read_bytes() == before
+    assert manifest.model_copy() == manifest
+
+
 @pytest.fixture
 def patch_shards(shards: Path) -> Path:
     """The same folder of volumes to cut patches from."""
@@ -90,43 +108,32 @@ def patch_shards(shards: Path) -> Path:
             candidates=7,
             lesion_voxels=3,
         )
-        for entry in slices.slices
+        for entry in slices.cases
     )
-    write_manifest(shards, slices.model_copy(update={"recipe": {"kind": "patches3d"}, "cases": entries}))
+    document = {**dict(slices), "recipe": {"kind": "patches3d"}, "cases": entries}
+    write_manifest(shards, Manifest.model_validate(document))
     return shards
 
 
 def test_a_manifest_of_patches_is_read_as_one(patch_shards: Path) -> None:
     manifest = load_manifest(patch_shards)
-    assert (manifest.kind, manifest.image_shape) == ("patches3d", (11, 11, 11, 2))
-    assert [entry.case for entry in manifest.patch_subset("train")] == ["sub-03", "sub-01"]
-    assert manifest.volumes == manifest.cases
-    assert manifest.volumes[0].volume_bytes == np.empty((20, 30, 40, 2), np.float32).nbytes
+    volumes = entries_as(PatchEntry, manifest.subset("train"))
+    assert [(entry.case, entry.image_shape) for entry in volumes] == [
+        ("sub-03", (11, 11, 11, 2)),
+        ("sub-01", (11, 11, 11, 2)),
+    ]
+    assert volumes[0].volume_bytes == np.empty((20, 30, 40, 2), np.float32).nbytes
     verify_shards(patch_shards, manifest)
     stored = read_json(patch_shards / "manifest.json", what="", remedy="")
     assert {case["kind"] for case in stored["cases"]} == {"patches3d"}
 
 
-def test_entries_of_slices_say_no_kind_as_before_there_were_patches(shards: Path) -> None:
-    (first, *_) = read_json(shards / "manifest.json", what="", remedy="")["cases"]
-    assert list(first) == [
-        *("case", "file", "sha256", "bytes", "counts", "brain", "slices"),
-        *("image_shape", "lesion_voxels", "lesion_slices"),
-    ]
-    assert load_manifest(shards).kind == "slices2d"
-
-
-def test_shards_of_another_recipe_are_refused_with_the_right_one(shards: Path, patch_shards: Path) -> None:
-    with pytest.raises(ShardError, match=r"made by recipe patches3d, and a network on slices.*--recipe slices2d"):
-        load_manifest(patch_shards).subset("train")
-    document = read_json(patch_shards / "manifest.json", what="", remedy="")
-    for case in document["cases"]:
-        for key in ("kind", "volume_shape", "candidates"):
-            del case[key]
-        case |= {"slices": 4, "image_shape": [8, 9, 1], "lesion_slices": 1}
-    write_json(shards / "manifest.json", {**document, "recipe": {"kind": "slices2d"}})
-    with pytest.raises(ShardError, match=r"made by recipe slices2d, and a network on patches.*--recipe patches3d"):
-        load_manifest(shards).patch_subset("train")
+def test_shards_of_another_recipe_are_refused(patch_shards: Path) -> None:
+    patches = load_manifest(patch_shards)
+    with pytest.raises(ShardError, match=r"shard of case sub-01 in the manifest: .*unknown key 'volume_shape'"):
+        entries_as(SliceEntry, patches.cases)
+    with pytest.raises(ShardError, match=r"shard of case sub-01 .*volume_shape: field required"):
+        entries_as(PatchEntry, [entry("sub-01")])
 
 
 def test_a_folder_without_a_manifest_is_unfinished(tmp_path: Path) -> None:

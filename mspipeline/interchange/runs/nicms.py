@@ -13,7 +13,7 @@ from mspipeline.files import sha256_data, sha256_file
 from mspipeline.interchange.nicms_weights import read_nicms_weights
 from mspipeline.interchange.runs.record import imported_record, new_run
 from mspipeline.models.catalogue import build
-from mspipeline.preprocess.patches3d import PatchRecipe
+from mspipeline.recipes.patches3d.schema import PatchSchema
 from mspipeline.runs import CascadeSettings, RunRecord, write_record
 from mspipeline.training.checkpoint import Checkpoint, write_checkpoint
 
@@ -34,8 +34,8 @@ def import_nicms(
     """Make OUTPUT a run of nicMSlesions' networks, one file a stage.
 
     files: HDF5, in the order of the stages. modalities: the channels in the order of their training. origin: where the
-    import happens, as `provenance` gives it. Scans are normalised as the Keras versions did (`PatchRecipe.spread`), and
-    the cascade's numbers are theirs; settings: keys of `PatchRecipe` and `CascadeSettings`, or `threshold`, replace
+    import happens, as `provenance` gives it. Scans are normalised as the Keras versions did (`PatchSchema.spread`), and
+    the cascade's numbers are theirs; settings: keys of `PatchSchema` and `CascadeSettings`, or `threshold`, replace
     them. Everything is read before anything is written.
     Raises RunFolderError where OUTPUT holds a run, what `read_nicms_weights` does, ConfigError for modalities or
     settings that do not fit or an unknown backend, BackendError where the backend cannot have the network.
@@ -67,17 +67,17 @@ def import_nicms(
 
 def _settings(
     modalities: Sequence[str], stages: int, settings: Mapping[str, Any]
-) -> tuple[PatchRecipe, CascadeSettings, float]:
+) -> tuple[PatchSchema, CascadeSettings, float]:
     """The recipe, the cascade's numbers and the threshold of the weights, with what the user replaces."""
     recipe = {"modalities": tuple(modalities), "spread": "volume", "zero_outside_brain": False}
     cascade: dict[str, Any] = {"stages": stages}
     threshold, where = THRESHOLD, "settings of the imported run"
-    free = {*PatchRecipe.model_fields, *CascadeSettings.model_fields, "threshold"} - {"kind", "modalities", "stages"}
+    free = {*PatchSchema.model_fields, *CascadeSettings.model_fields, "threshold"} - {"kind", "modalities", "stages"}
     for key, value in settings.items():
         if key not in free:
             raise ConfigError(f"unknown setting {key!r}; {nearest(key, list(free))}")
         if key == "threshold":
             threshold = parse({key: value}, TrainingSettings, where=where).threshold
         else:
-            (recipe if key in PatchRecipe.model_fields else cascade)[key] = value
-    return parse(recipe, PatchRecipe, where=where), parse(cascade, CascadeSettings, where=where), threshold
+            (recipe if key in PatchSchema.model_fields else cascade)[key] = value
+    return parse(recipe, PatchSchema, where=where), parse(cascade, CascadeSettings, where=where), threshold

@@ -17,8 +17,7 @@ import numpy as np
 from mspipeline.backends.base import Execution, FloatArray
 from mspipeline.backends.onnxruntime import OnnxRuntimeBackend, run_file
 from mspipeline.backends.registry import adapter, availability, create
-from mspipeline.config import parse
-from mspipeline.errors import DataError, RunFolderError, ShapeError, UsageError
+from mspipeline.errors import DataError, RunFolderError, ShapeError
 from mspipeline.files import sha256_data, sha256_file, write_json
 from mspipeline.interchange.onnx import OPSET, Imported, read_onnx, write_onnx
 from mspipeline.interchange.runs.record import imported_record, new_run
@@ -27,9 +26,9 @@ from mspipeline.models.stored import IMPORTED, graph_of_run, stored_graph
 from mspipeline.network.graph import Graph
 from mspipeline.network.ops import Shape
 from mspipeline.network.weights import Weights
-from mspipeline.preprocess.patches3d import PatchRecipe
-from mspipeline.preprocess.recipe import Recipe
-from mspipeline.runs import RunPaths, RunRecord, read_record, write_record
+from mspipeline.recipes.catalogue import AnyRecipe
+from mspipeline.recipes.trained import recipe_of_run
+from mspipeline.runs import RunPaths, RunRecord, write_record
 from mspipeline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
 IMAGES = 2  # of the batch that two programs are compared on
@@ -64,18 +63,9 @@ def export_run(
     stage: of a cascade, counted from 1. Raises RunFolderError where the run cannot be used, UsageError where a
     cascade's stage is not named, BackendError without onnx, StorageError.
     """
-    paths = RunPaths(folder)
-    record = read_record(paths)
-    stages = 0 if record.cascade is None else record.cascade.stages
-    if stages and (stage is None or not 1 <= stage <= stages):
-        raise UsageError(f"{folder}: a cascade of {stages} stages, a file holds one network; name it: --stage 1")
-    if stage is not None and not stages:
-        raise UsageError(f"{folder}: one network, not a cascade; leave out --stage")
-    where = f"{paths.record}: recipe"
-    recipe = parse(record.recipe, PatchRecipe, where=where) if stages else parse(record.recipe, Recipe, where=where)
+    record, recipe = recipe_of_run(folder)
+    source = recipe.checkpoint_file(RunPaths(folder), record, checkpoint, stage)
     graph = graph_of_run(folder, record, recipe.image_shape)
-    own = paths.best if checkpoint == "best" else paths.last
-    source = own if stage is None else paths.stage(stage, checkpoint)
     stored = read_checkpoint(source)
     if stored.graph_hash != graph.hash:
         raise RunFolderError(
@@ -141,7 +131,7 @@ def import_run(
     file: Path,
     output: Path,
     *,
-    recipe: Recipe,
+    recipe: AnyRecipe,
     data: Mapping[str, str],
     shape: Shape | None,
     backend: str,
@@ -175,7 +165,7 @@ def import_run(
         stem=re.sub(r"[^A-Za-z0-9_-]+", "_", file.stem).strip("_") or "onnx",
         model=IMPORTED,
         backend=backend,
-        recipe=recipe,
+        recipe=recipe.settings,
         threshold=threshold,
         config_hash=config,
         sources={str(file): digest},
@@ -190,8 +180,8 @@ def import_run(
     return ImportedRun(record, imported, difference)
 
 
-def _check_images(file: Path, graph: Graph, recipe: Recipe) -> None:
-    """Raise ShapeError where slices of the recipe do not fit the network, or it gives no probabilities of labels."""
+def _check_images(file: Path, graph: Graph, recipe: AnyRecipe) -> None:
+    """Raise ShapeError where images of the recipe do not fit the network, or it gives no probabilities of labels."""
     taken, made = [node.shape for node in graph.inputs], recipe.image_shape
     if taken != [made]:
         raise ShapeError(
@@ -199,6 +189,6 @@ def _check_images(file: Path, graph: Graph, recipe: Recipe) -> None:
             "channels); name the recipe or the shards it was trained with: --recipe, --set size=[X,Y,Z], --shards"
         )
     try:
-        channels_of(graph, made[:-1])
+        channels_of(graph, recipe.mask_shape)
     except ShapeError as error:
         raise ShapeError(f"{file}: {error}") from error

@@ -11,8 +11,7 @@ from mspipeline.backends.registry import availability
 from mspipeline.errors import RunFolderError
 from mspipeline.network.cost import cost
 from mspipeline.network.graph import Graph
-from mspipeline.preprocess.patches3d import PatchRecipe
-from mspipeline.preprocess.recipe import Recipe
+from mspipeline.recipes.base import Schema
 from mspipeline.runs import CascadeSettings, RunPaths, RunRecord
 
 
@@ -30,7 +29,7 @@ def imported_record(
     stem: str,
     model: str,
     backend: str,
-    recipe: Recipe | PatchRecipe,
+    recipe: Schema,
     threshold: float,
     config_hash: str,
     sources: Mapping[str, str],

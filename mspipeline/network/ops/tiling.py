@@ -1,4 +1,4 @@
-"""Operations of programs over tiles, which `inference.dense` derives from networks of the catalogue.
+"""Operations of programs over tiles, which `dense` derives from networks of the catalogue.
 
 They are not in `ops.__all__`: a graph that holds them is not stored, exported or trained.
 """

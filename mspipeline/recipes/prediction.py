@@ -1,0 +1,62 @@
+"""How cases are predicted, and what predicts them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mspipeline.backends.base import Execution
+from mspipeline.config import Inference
+from mspipeline.datasets.case import Case
+from mspipeline.preprocess.brain import BrainOrigin
+from mspipeline.recipes.postprocess import LesionMap
+from mspipeline.runs import RunRecord
+from mspipeline.shards.manifest import ShardEntry
+from mspipeline.training.protocols import Stop
+from mspipeline.volume import BoolArray
+
+Checkpoint = Literal["best", "last"]
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How cases are predicted. batch_size: unset is the recipe's own. inference, memory_budget_mb: as in PredictJob."""
+
+    checkpoint: Checkpoint
+    execution: Execution
+    batch_size: int | None = None
+    inference: Inference = "auto"
+    memory_budget_mb: int = 1024
+    stop: Stop = lambda: None
+
+
+class Trained(ABC):
+    """A trained run, ready to predict."""
+
+    record: RunRecord
+
+    @property
+    @abstractmethod
+    def device(self) -> str:
+        """What computes, as the framework names it."""
+
+    @property
+    @abstractmethod
+    def rule(self) -> str:
+        """What makes a voxel one of a lesion, in words."""
+
+    @abstractmethod
+    def shard(self, shards: Path, entry: ShardEntry) -> tuple[BoolArray, LesionMap]:
+        """The truth of a prepared case, and what the network makes of it, on the scan's own grid.
+
+        Raises ShardError where the shard cannot be read, and what `stop` gives.
+        """
+
+    @abstractmethod
+    def case(self, case: Case) -> tuple[LesionMap, BrainOrigin | None]:
+        """What the network makes of a case's scans, on their own grid, and where its brain came from.
+
+        Raises VolumeError and DatasetError as the preparation does, and what `stop` gives.
+        """

@@ -1,0 +1,34 @@
+"""One network trained on slices: those of the training cases, validated on those of the validation cases."""
+
+from __future__ import annotations
+
+from mspipeline.datasets.split import Subset
+from mspipeline.errors import RunFolderError
+from mspipeline.recipes.slices2d.batches import SliceReader
+from mspipeline.recipes.slices2d.shard import SliceEntry
+from mspipeline.recipes.training import TrainingRun
+from mspipeline.shards.manifest import entries_as
+
+
+def train_on_slices(run: TrainingRun, batch_size: int) -> None:
+    """Train the network of a run to its end. batch_size: where the job does not say.
+
+    Raises RunFolderError where the split has no training cases, and what `run.stop` gives.
+    """
+    with _reader(run, "train", batch_size) as train, _reader(run, "validation", batch_size) as validation:
+        run.begin(train, validation if run.manifest.split.validation else None, None).run()
+
+
+def _reader(run: TrainingRun, subset: Subset, batch_size: int) -> SliceReader:
+    """The slices of a subset; those that are trained on are shuffled."""
+    job, training = run.job, subset == "train"
+    entries = entries_as(SliceEntry, run.manifest.subset(subset))
+    if training and not entries:
+        raise RunFolderError(f"{job.shards}: the split has no training cases; prepare with another split")
+    return SliceReader(
+        job.shards,
+        entries,
+        batch_size=job.training.batch_size or batch_size,
+        seed=job.seed,
+        shuffle=training,
+    )
