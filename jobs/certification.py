@@ -25,11 +25,12 @@ from mspipeline.backends.certification.evidence import Evidence, read_evidence
 from mspipeline.backends.certification.trial import Trial, smallest_shape
 from mspipeline.backends.registry import adapter, availability
 from mspipeline.config import CertifyJob, ModelSettings
-from mspipeline.errors import BackendError, StorageError, SuiteError, UsageError
+from mspipeline.errors import BackendError, ConfigError, StorageError, SuiteError, UsageError, nearest
 from mspipeline.files import write_json
 from mspipeline.jobs.certify import trial_of
 from mspipeline.models.catalogue import build, entry
 from mspipeline.network.graph import Graph
+from mspipeline.optimizers import OPTIMIZERS
 from mspipeline.provenance import provenance
 
 Command = Callable[[str, Path], list[str]]
@@ -38,7 +39,10 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What to certify. image_shape: empty chooses a small one. batch_size: 0 chooses one."""
+    """What to certify. image_shape: empty chooses a small one. batch_size: 0 chooses one.
+
+    optimizers: of each of which a step is compared.
+    """
 
     model: ModelSettings
     backends: tuple[str, ...]
@@ -47,6 +51,7 @@ class Request:
     threads: int = 1
     seed: int = 0
     batch_size: int = 0
+    optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
 
 
 def job_command(backend: str, config: Path) -> list[str]:
@@ -62,11 +67,15 @@ def certify(
     A backend that is absent or cannot realise the network is found before any other computes; where fewer than two are
     left to be compared none does, and the outcomes are those of the refused alone.
     report: called with (backend, done, total). Raises UsageError for fewer than two backends or one named twice,
-    ConfigError or ShapeError for a network that cannot be built, StorageError where `output` cannot be written.
+    ConfigError or ShapeError for a network that cannot be built, ConfigError for an
+    unknown optimizer, StorageError where `output` cannot be written.
     """
     if len(set(request.backends)) != len(request.backends) or len(request.backends) < 2:
         named = ", ".join(request.backends) or "none"
         raise UsageError(f"--backends needs two or more different ones, as tensorflow,jax; received: {named}")
+    for name in request.optimizers:
+        if name not in OPTIMIZERS:
+            raise ConfigError(f"--optimizers: unknown optimizer {name!r}; {nearest(name, list(OPTIMIZERS))}")
     absent = {name: availability(name).problem for name in request.backends}
     shape = request.image_shape or default_shape(request.model.name, request.model.arguments)
     graph = build(request.model.name, shape, request.model.arguments)
@@ -143,6 +152,7 @@ def _job(request: Request, shape: tuple[int, ...], backend: str, scratch: Path) 
         threads=request.threads,
         seed=request.seed,
         batch_size=request.batch_size,
+        optimizers=request.optimizers,
         evidence=scratch / f"{backend}.npz",
     )
 
@@ -186,7 +196,8 @@ def _judge(request: Request, graph: Graph, trial: Trial, reference: Evidence, ot
             batch_size=len(trial.batches[0].images),
             seed=request.seed,
             loss=trial.loss.name,
-            learning_rate=trial.optimiser.learning_rate,
+            learning_rate=trial.optimizers[0].learning_rate,
+            optimizers=tuple(each.name for each in trial.optimizers),
             commit=provenance()["commit"],
             created_utc=datetime.now(UTC).isoformat(),
         ),

@@ -14,7 +14,7 @@ from mspipeline.models.catalogue import build
 def trial_of(job: CertifyJob) -> Trial:
     """What the backend is given. Raises what `catalogue.build` and `make_trial` do."""
     graph = build(job.model.name, job.image_shape, job.model.arguments)
-    return make_trial(graph, seed=job.seed, batch_size=job.batch_size)
+    return make_trial(graph, seed=job.seed, batch_size=job.batch_size, optimizers=job.optimizers)
 
 
 def certify_job(job: CertifyJob) -> None:

@@ -33,7 +33,8 @@ def certified(job: TrainJob, graph: Graph, device: str) -> dict[str, Any]:
     if job.certificates is None:
         return {}
     here = side_of(job.backend, versions_of(job.backend), device)
-    found = covering(job.certificates, network_of(job.model, graph), here)
+    optimizers = [job.training.optimizer]
+    found = covering(job.certificates, network_of(job.model, graph), here, optimizers=optimizers)
     notes = tuple(
         CertificateNote(
             sha256=each.sha256,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mspipeline.backends.base import Adam, Backend, Execution
+from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.process_group import ALONE, PeersLost, ProcessGroup
 from mspipeline.backends.registry import BACKENDS, adapter, availability, create
 from mspipeline.config import TrainJob
@@ -250,11 +250,7 @@ def _compiled(job: TrainJob, graph: Graph, channels: Channels, stage: Stage | No
     backend.build(graph, execution)
     loss, weights = _loss(job, channels), initial_weights(graph, seed_of(job.seed, stage))
     backend.set_weights(begin_at(graph, weights, FIRST_PROBABILITY) if loss.name == "bce_dice" else weights)
-    settings = job.training
-    optimiser = Adam(
-        settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon, settings.clip_norm or None
-    )
-    backend.compile(loss, optimiser)
+    backend.compile(loss, job.training.chosen_optimizer)
     return backend
 
 

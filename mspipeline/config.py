@@ -12,10 +12,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mspipeline.errors import ConfigError, nearest
 from mspipeline.files import read_text
+from mspipeline.losses import LOSSES
+from mspipeline.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    Optimizer,
+    Schedule,
+    make_optimizer,
+    make_schedule,
+    setting_names,
+)
 
 
 class Strict(BaseModel):
@@ -72,9 +92,11 @@ class TrainingSettings(Strict):
     batch_size: unset is 8 slices, or 128 patches. loss: `auto` is binary cross-entropy plus soft Dice over the batch
         ("bce_dice", with which the output begins at 0.01) for one probability, categorical cross-entropy for those of
         several classes.
-    learning_rate, beta1, beta2, epsilon: Adam (Kingma & Ba 2015, algorithm 1; epsilon outside the root).
-    warmup_steps: optimiser steps in which the learning rate grows in equal parts to its value; 0 begins with it.
-    schedule: of the learning rate after that: `constant`, or falling to nearly 0 in the last epoch, `cosine` or `poly`.
+    optimizer: a name in `optimizers.OPTIMIZERS`. learning_rate, beta1, beta2, epsilon, momentum, nesterov,
+        weight_decay, rho: its settings, unset its own defaults; one that it does not have is refused.
+    warmup_steps: optimizer steps in which the learning rate grows in equal parts to its value; 0 begins with it.
+    schedule: of the learning rate after that, a name in `optimizers.SCHEDULES`: `constant`, falling to nearly 0 in the
+        last epoch (`cosine`, `poly`), or by `step_factor` after every `step_epochs` epochs (`step`).
     clip_norm: the largest norm of a step's gradient over all weights; a longer one is shortened to it. 0 clips nothing.
     patience: epochs without an improvement of `monitor` before training stops; 0 never stops early.
     monitor: what early stopping and the best checkpoint watch; `auto` is the validation Dice, the validation loss where
@@ -84,19 +106,75 @@ class TrainingSettings(Strict):
 
     epochs: PositiveInt = 128
     batch_size: PositiveInt | None = None
-    loss: Literal["auto", "bce_dice", "bce", "dice", "categorical_ce"] = "auto"
-    learning_rate: PositiveFloat = 1e-3
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    epsilon: PositiveFloat = 1e-7
+    loss: str = "auto"
+    optimizer: str = "adam"
+    learning_rate: PositiveFloat | None = None
+    beta1: float | None = Field(None, ge=0, lt=1)
+    beta2: float | None = Field(None, ge=0, lt=1)
+    epsilon: PositiveFloat | None = None
+    momentum: float | None = Field(None, ge=0, lt=1)
+    nesterov: bool | None = None
+    weight_decay: float | None = Field(None, ge=0, allow_inf_nan=False)
+    rho: float | None = Field(None, ge=0, lt=1)
     warmup_steps: int = Field(100, ge=0)
-    schedule: Literal["constant", "cosine", "poly"] = "constant"
+    schedule: str = "constant"
+    step_factor: float | None = Field(None, gt=0, le=1)
+    step_epochs: PositiveInt | None = None
     clip_norm: float = Field(1.0, ge=0, allow_inf_nan=False)
     patience: int = Field(0, ge=0)
     min_delta: float = Field(0.0, ge=0)
     monitor: Literal["auto", "validation_loss", "validation_dice", "train_loss"] = "auto"
     threshold: float = Field(0.5, gt=0, lt=1)
     cascade: CascadeTraining = CascadeTraining()
+
+    @field_validator("loss", "optimizer", "schedule")
+    @classmethod
+    def _is_known(cls, name: str, info: ValidationInfo) -> str:
+        tables = {"loss": ["auto", *LOSSES], "optimizer": list(OPTIMIZERS), "schedule": list(SCHEDULES)}
+        if name not in tables[str(info.field_name)]:
+            raise ValueError(f"unknown {info.field_name} {name!r}; {nearest(name, tables[str(info.field_name)])}")
+        return name
+
+    @model_validator(mode="after")
+    def _settings_are_the_chosen_ones(self) -> TrainingSettings:
+        chosen: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+        )
+        for what, name, table in chosen:
+            own = setting_names(table[name])
+            others = {key for kind in table.values() for key in setting_names(kind)} - {*own}
+            foreign = sorted(key for key in others if getattr(self, key, None) is not None)
+            if foreign:
+                settable = ", ".join(key for key in own if key in type(self).model_fields) or "no settings of its own"
+                raise ValueError(f"{', '.join(foreign)}: not of {what} {name!r}, which has {settable}")
+        return self
+
+    @property
+    def chosen_optimizer(self) -> Optimizer:
+        """The optimizer with its settings, defaults in place of those that are unset."""
+        return make_optimizer(self.optimizer, {**vars(self), "clip_norm": self.clip_norm or None})
+
+    @property
+    def chosen_schedule(self) -> Schedule:
+        """The schedule with its settings, defaults in place of those that are unset."""
+        return make_schedule(self.schedule, vars(self))
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides a training, as plain data: defaults in place of what is unset, nothing that has no effect.
+
+        As it was when there was Adam alone, without a name, for trainings that are as they could be then.
+        """
+        chosen = {"optimizer": self.chosen_optimizer, "schedule": self.chosen_schedule}
+        of_all = {
+            key for table in (OPTIMIZERS, SCHEDULES) for kind in table.values() for key in setting_names(kind)
+        } - {"clip_norm"}
+        settings = {key: value for key, value in self.model_dump(mode="json").items() if key not in of_all}
+        for each in chosen.values():
+            settings |= {key: value for key, value in vars(each).items() if key != "clip_norm"}
+        if settings["optimizer"] == "adam":
+            del settings["optimizer"]
+        return settings
 
 
 class TrainJob(Strict):
@@ -210,7 +288,8 @@ class CollectJob(Strict):
 class CertifyJob(Strict):
     """What one backend makes of a network, for a certificate: `python -m mspipeline.jobs certify FILE`.
 
-    image_shape: spatial axes, channels last. batch_size: 0 chooses one. evidence: the file to write.
+    image_shape: spatial axes, channels last. batch_size: 0 chooses one. optimizers: of each of which a step is taken.
+    evidence: the file to write.
     """
 
     model: ModelSettings
@@ -220,6 +299,7 @@ class CertifyJob(Strict):
     threads: PositiveInt = 1
     seed: int = Field(0, ge=0)
     batch_size: int = Field(0, ge=0)
+    optimizers: tuple[str, ...] = Field(tuple(OPTIMIZERS), min_length=1)
     evidence: Path
 
 

@@ -258,7 +258,8 @@ class PreparedData(Protocol):
 
 def config_hash(job: TrainJob, data: PreparedData) -> str:
     """SHA-256 of all that decides what a training gives and takes; paths, threads, a campaign's names do not enter."""
-    settings = job.model_dump(mode="json", include={"model", "backend", "device", "memory", "seed", "training"})
+    settings = job.model_dump(mode="json", include={"model", "backend", "device", "memory", "seed"})
+    settings["training"] = job.training.identity()
     if job.processes > 1:  # as good as none before it was a setting
         settings["processes"] = job.processes
     if job.model.file_sha256 is None:  # neither was this

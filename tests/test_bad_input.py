@@ -165,6 +165,13 @@ def test_a_misspelt_key_is_answered_with_the_nearest_one(
         ((*TRAIN, "{shards}", "--set", "base_widht=2"), CONFIG, "did you mean 'base_width'"),
         ((*TRAIN, "{shards}", "--set", "base_width"), CONFIG, "--set base_width: expected KEY=VALUE"),
         ((*TRAIN, "{shards}", "--epochs", "0"), CONFIG, "training.epochs: input should be greater than 0"),
+        ((*TRAIN, "{shards}", "--optimizer", "adem"), CONFIG, "unknown optimizer 'adem'; did you mean 'adam'"),
+        ((*TRAIN, "{shards}", "--set", "training.epoch=3"), CONFIG, "'training.epoch'; did you mean 'epochs'"),
+        (
+            (*TRAIN, "{shards}", "--optimizer", "sgd", "--set", "training.rho=0.9"),
+            CONFIG,
+            "training: rho: not of optimizer 'sgd', which has learning_rate, momentum",
+        ),
         ((*TRAIN, "nowhere"), DATA, "name a folder that `mspipeline prepare` finished"),
         (("prepare", "{scans}", "--recipe", "slice2d"), CONFIG, "no such recipe, neither a file nor built in"),
         (("prepare", "{scans}", "--set", "szie=[8,8,8]"), CONFIG, "did you mean 'size'"),

@@ -19,7 +19,7 @@ def test_two_backends_are_shown_quantity_by_quantity_and_signed_off(tmp_path: Pa
     words = ("certify", "cascade3d", "--backends", ",".join(PAIR), "--set", "base_width=2", "--device", "cpu")
     ended = run(*words, "-o", tmp_path / "out")
     assert ended.code == 0, ended.stderr
-    for quantity in ("forward", "statistics", "loss", "gradient", "step"):
+    for quantity in ("forward", "statistics", "loss", "gradient", "step_adam", "step_sgd", "step_adadelta"):
         assert any(line.split()[:2] == [PAIR[1], quantity] and "agrees" in line for line in ended.stdout.splitlines())
     assert f"{PAIR[0]} is the reference" in ended.stdout
     (file,) = files_below(tmp_path / "out")
@@ -43,6 +43,11 @@ def test_two_backends_are_shown_quantity_by_quantity_and_signed_off(tmp_path: Pa
         (("unet2d", "--backends", "tensorflow,jax", "--shape", "32"), 65, "takes 2-D images"),
         (("unet2d", "--backends", "tensorflow,jax", "--shape", "32x0x1"), 2, "--shape 32x0x1: expected sizes such as"),
         (("unet2d", "--backends", "tensorflow,jax", "--device", "tpu"), 2, "--device is auto, cpu or gpu"),
+        (
+            ("unet2d", "--backends", "tensorflow,jax", "--optimizers", "adam,sdg"),
+            78,
+            "--optimizers: unknown optimizer 'sdg'; did you mean 'sgd'",
+        ),
     ],
 )
 def test_what_cannot_be_certified_is_one_line(words: tuple[str, ...], code: int, said: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS = {
-    0: ["mspipeline.errors", "mspipeline.plugins", "mspipeline.startup"],
+    0: ["mspipeline.arrays", "mspipeline.errors", "mspipeline.plugins", "mspipeline.startup"],
     1: [
         "mspipeline.losses",
         "mspipeline.metrics",

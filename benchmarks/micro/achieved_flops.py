@@ -97,11 +97,11 @@ def matrix_product_peak() -> float:
 def run_child(position: int, backend_name: str) -> dict[str, float]:
     """Measure one workload on one backend in this process."""
     workload = WORKLOADS[position]
-    trial = make_trial(workload.graph, seed=0, batch_size=workload.batch)
+    trial = make_trial(workload.graph, seed=0, batch_size=workload.batch, optimizers=("adam",))
     backend = create(backend_name)
     backend.build(trial.graph, Execution(device="cpu", threads=len(os.sched_getaffinity(0))))
     backend.set_weights(trial.weights)
-    backend.compile(trial.loss, trial.optimiser)
+    backend.compile(trial.loss, trial.optimizers[0])
     operations = cost(trial.graph).macs * workload.batch
     return {
         "inference": INFERENCE_OPERATIONS * operations / _seconds(lambda: backend.predict(trial.images)),

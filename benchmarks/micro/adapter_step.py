@@ -19,12 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mspipeline.backends.base import Adam, Execution, Loss
+from mspipeline.backends.base import Execution
 from mspipeline.backends.keras.backend import load_keras
 from mspipeline.backends.registry import availability, create
 from mspipeline.benchmarks.micro import by_hand
 from mspipeline.benchmarks.micro.result import Result, main
+from mspipeline.losses import make_loss
 from mspipeline.models.catalogue import build
+from mspipeline.optimizers import Adam
 
 ENGINES = ("tensorflow", "torch", "jax")
 SIDE, BATCH, WIDTH = 128, 4, 16
@@ -42,7 +44,7 @@ def _batch() -> tuple[np.ndarray, np.ndarray]:
 def _ours(engine: str, threads: int) -> Step:
     backend, (images, masks) = create(engine), _batch()
     backend.build(build("unet2d", (SIDE, SIDE, 1), {"base_width": WIDTH}), Execution("cpu", threads))
-    backend.compile(Loss("bce"), Adam(1e-3))
+    backend.compile(make_loss("bce"), Adam(1e-3))
     return lambda: backend.train_step(images, masks)
 
 

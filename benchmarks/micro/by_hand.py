@@ -46,15 +46,15 @@ def tensorflow_step(width: int, threads: int) -> Step:
         x = block(block(x, width << level, 3), width << level, 3)
     x = layers.BatchNormalization(momentum=0.9)(layers.Conv2D(1, 1)(block(x, 2, 3)))
     model = keras.Model(image, layers.Activation("sigmoid")(x))
-    optimiser = keras.optimizers.Adam(1e-3)
-    optimiser.build(model.trainable_variables)
+    optimizer = keras.optimizers.Adam(1e-3)
+    optimizer.build(model.trainable_variables)
 
     def train(images: Any, masks: Any) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
             probability = model(images, training=True)
             p = tf.clip_by_value(probability, FLOOR, 1 - FLOOR)
             loss = -tf.reduce_mean(masks * tf.math.log(p) + (1 - masks) * tf.math.log(1 - p))
-        optimiser.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
         return loss, probability
 
     compiled = tf.function(train, reduce_retracing=True)
@@ -106,15 +106,15 @@ def torch_step(width: int, threads: int) -> Step:
 
     model: Any = UNet()
     model.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
 
     def step(images: Any, masks: Any) -> tuple[float, np.ndarray]:
         probability = model(torch.from_numpy(images).permute(0, 3, 1, 2))
         truth, p = torch.from_numpy(masks).permute(0, 3, 1, 2), probability.clamp(FLOOR, 1 - FLOOR)
         loss = -(truth * p.log() + (1 - truth) * (1 - p).log()).mean()
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         return loss.item(), probability.detach().permute(0, 2, 3, 1).numpy()
 
     return step

@@ -18,15 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from mspipeline.backends.base import Adam, Execution, Loss
+from mspipeline.backends.base import Execution
 from mspipeline.backends.keras.tensorflow import TensorFlowBackend
 from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import PrepareJob, SplitSettings
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.jobs.prepare import prepare
 from mspipeline.labels import channels_of
+from mspipeline.losses import make_loss
 from mspipeline.models.catalogue import build
 from mspipeline.network.weights import initial_weights
+from mspipeline.optimizers import Adam
 from mspipeline.patches.augment import augmentation
 from mspipeline.patches.sampling import first_stage
 from mspipeline.recipes.patches3d.batches import PatchReader
@@ -109,7 +111,7 @@ def _step() -> Callable[[PatchBatch], object]:
     backend = TensorFlowBackend()
     backend.build(graph, Execution(threads=len(os.sched_getaffinity(0))))
     backend.set_weights(initial_weights(graph, 0))
-    backend.compile(Loss("categorical_ce"), Adam(1e-3))
+    backend.compile(make_loss("categorical_ce"), Adam(1e-3))
     channels = channels_of(graph, spatial=())
     return lambda batch: backend.train_step(batch.images, channels.targets(batch.masks))
 

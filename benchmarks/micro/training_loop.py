@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mspipeline.backends.base import Adam, Execution, Loss
+from mspipeline.backends.base import Execution
 from mspipeline.backends.keras.backend import load_keras
 from mspipeline.backends.keras.layers import realise
 from mspipeline.backends.keras.tensorflow import TensorFlowBackend
@@ -21,9 +21,11 @@ from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import PrepareJob, SplitSettings, TrainingSettings
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.jobs.prepare import prepare
+from mspipeline.losses import make_loss
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import initial_weights
+from mspipeline.optimizers import Adam
 from mspipeline.recipes.catalogue import recipe_of
 from mspipeline.recipes.slices2d.batches import SliceBatch, SliceReader
 from mspipeline.recipes.slices2d.shard import SliceEntry
@@ -81,7 +83,7 @@ def _train(folder: Path) -> TakingTurns:
     backend = TensorFlowBackend()
     backend.build(graph, Execution(threads=len(os.sched_getaffinity(0))))
     backend.set_weights(initial_weights(graph, 0))
-    backend.compile(Loss("bce"), Adam(1e-3))
+    backend.compile(make_loss("bce"), Adam(1e-3))
     settings = TrainingSettings(epochs=ROUNDS + 1, batch_size=BATCH)
     with (
         SliceReader(
@@ -100,7 +102,7 @@ def _train(folder: Path) -> TakingTurns:
             events=events,
             observer=turns,
             stop=lambda: None,
-            loss=Loss("bce"),
+            loss=make_loss("bce"),
             monitor="train_loss",
         ).run()
     return turns

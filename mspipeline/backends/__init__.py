@@ -1,6 +1,6 @@
 """What realises a graph: the abstract backend, the table of backends, one adapter a framework, and proof of sameness.
 
-base.py        what every backend does; optimiser and results as data
+base.py        what every backend does; optimizer and results as data
 registry.py    the table of backends: what each needs, and what brings it
 keras/         one adapter for three engines: TensorFlow, PyTorch, JAX
 eddl/          PyEDDL
@@ -10,6 +10,6 @@ process_group.py  the processes that train one network together
 dropout_masks.py  what dropout drops, the same on every backend
 user_settings.py  what of a user's settings of the frameworks is put aside
 
-May import: NumPy, onnxruntime; `errors`, `interchange.onnx`, `losses`, `network`,
+May import: NumPy, onnxruntime; `errors`, `interchange.onnx`, `losses`, `network`, `optimizers`,
 `plugins`. A framework is imported inside its own adapter, when a network is built.
 """

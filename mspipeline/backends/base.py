@@ -12,43 +12,15 @@ import numpy.typing as npt
 
 from mspipeline.backends.process_group import ALONE, ProcessGroup
 from mspipeline.errors import BackendError, ConfigError
-from mspipeline.losses import Loss, LossName
+from mspipeline.losses import Loss
 from mspipeline.network.graph import Graph
 from mspipeline.network.ops import Op, Sigmoid
 from mspipeline.network.weights import Weights
-
-__all__ = [
-    "Adam",
-    "Backend",
-    "Execution",
-    "FloatArray",
-    "Loss",
-    "LossName",
-    "State",
-    "StepResult",
-    "Trace",
-    "loss_nodes",
-]
+from mspipeline.optimizers import Optimizer
 
 FloatArray = npt.NDArray[np.float32]
 State = dict[str, npt.NDArray[np.generic]]
-"""What a backend needs beside the weights to go on exactly: optimiser moments, step count, random generators."""
-
-
-@dataclass(frozen=True)
-class Adam:
-    """Adam (Kingma & Ba 2015, algorithm 1): epsilon is added outside the root, moments are bias-corrected.
-
-    learning_rate: of steps that are given none of their own. clip_norm: the largest Euclidean norm of a step's
-    gradient, over all weights; a longer one is shortened to it before the moments see it (Pascanu et al. 2013). None
-    clips nothing.
-    """
-
-    learning_rate: float
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-7
-    clip_norm: float | None = None
+"""What a backend needs beside the weights to go on exactly: optimizer moments, step count, random generators."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +100,7 @@ class Backend(ABC):
         """Realise the graph for prediction; weights are the framework's own until `set_weights`."""
 
     @abstractmethod
-    def compile(self, loss: Loss, optimiser: Adam) -> None:
+    def compile(self, loss: Loss, optimizer: Optimizer) -> None:
         """Make the built network ready to train. Raises BackendError where it cannot have this loss."""
 
     @property
@@ -140,7 +112,7 @@ class Backend(ABC):
     def train_step(
         self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, whole: bool = False
     ) -> StepResult:
-        """One forward and backward pass and one update. rate: the learning rate of this step; None: the optimiser's."""
+        """One forward and backward pass and one update. rate: the learning rate of this step; None: the optimizer's."""
 
     @abstractmethod
     def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
@@ -167,7 +139,7 @@ class Backend(ABC):
 
     @abstractmethod
     def state(self) -> State:
-        """A copy of the optimiser's and the random generators' state."""
+        """A copy of the optimizer's and the random generators' state."""
 
     @abstractmethod
     def set_state(self, state: State) -> None:

@@ -8,13 +8,15 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
-from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, Loss, State, StepResult, Trace
+from mspipeline.backends.base import Backend, Execution, FloatArray, State, StepResult, Trace
 from mspipeline.errors import BackendError
 from mspipeline.interchange.onnx.export import to_onnx
 from mspipeline.interchange.onnx.nodes import EMIT
+from mspipeline.losses import Loss
 from mspipeline.network import ops
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import Weights, check_weights, initial_weights
+from mspipeline.optimizers import Optimizer
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 ERRORS_ALONE = 3  # of its log: what matters arrives as an exception
@@ -64,7 +66,7 @@ class OnnxRuntimeBackend(Backend):
         self._weights = {key: values.copy() for key, values in weights.items()}
         self._session = None
 
-    def compile(self, loss: Loss, optimiser: Adam) -> None:
+    def compile(self, loss: Loss, optimizer: Optimizer) -> None:
         _refuse()
 
     def train_step(

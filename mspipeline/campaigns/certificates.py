@@ -43,13 +43,20 @@ def certify_campaign(
         folder = first.certificates
         if folder is None or len(backends) < 2:
             continue
-        missing = [name for name in backends[1:] if not _covered(folder, first, graph, backends[0], name)]
+        optimizers = _optimizers(campaign, first)
+        missing = [name for name in backends[1:] if not _covered(folder, first, graph, optimizers, backends[0], name)]
         if not missing:
             continue
         if not campaign.scheduler.runs_here:
-            raise NotCertified(_make_elsewhere(first, image_shape, [backends[0], *missing], folder))
+            raise NotCertified(_make_elsewhere(first, image_shape, [backends[0], *missing], optimizers, folder))
         request = Request(
-            first.model, (backends[0], *missing), image_shape, first.device, seed=0, threads=max(first.threads, 1)
+            first.model,
+            (backends[0], *missing),
+            image_shape,
+            first.device,
+            seed=0,
+            threads=max(first.threads, 1),
+            optimizers=optimizers,
         )
         made = certify(request, folder, report=report, command=command)
         outcomes += made
@@ -66,12 +73,18 @@ def certify_campaign(
 def _by_network(campaign: Campaign) -> Iterator[list[TrainJob]]:
     """Of each network and device with certificates to look for, one training job for each backend, in their order."""
     jobs = [cell.train for cell in campaign.cells if cell.train.certificates is not None]
-
-    def key(job: TrainJob) -> tuple[str, str, str]:
-        return (job.model.name, json.dumps(job.model.arguments, sort_keys=True), job.device)
-
-    for _, group in itertools.groupby(sorted(jobs, key=key), key=key):
+    for _, group in itertools.groupby(sorted(jobs, key=_network), key=_network):
         yield list({job.backend: job for job in group}.values())
+
+
+def _network(job: TrainJob) -> tuple[str, str, str]:
+    return (job.model.name, json.dumps(job.model.arguments, sort_keys=True), job.device)
+
+
+def _optimizers(campaign: Campaign, job: TrainJob) -> tuple[str, ...]:
+    """Those that train the network of this job on its device, in the order of the cells."""
+    cells = (cell.train for cell in campaign.cells if cell.train.certificates is not None)
+    return tuple(dict.fromkeys(each.training.optimizer for each in cells if _network(each) == _network(job)))
 
 
 def _present(backend: str, graph: Graph) -> bool:
@@ -79,22 +92,27 @@ def _present(backend: str, graph: Graph) -> bool:
     return not availability(backend).problem and not adapter(backend).unsupported(graph)
 
 
-def _covered(folder: Path, job: TrainJob, graph: Graph, reference: str, other: str) -> bool:
+def _covered(
+    folder: Path, job: TrainJob, graph: Graph, optimizers: tuple[str, ...], reference: str, other: str
+) -> bool:
     """Whether a certificate of this very graph covers both, as they are here; only a job knows its GPU's name."""
     device = "CPU" if job.device == "cpu" else None
     sides = (side_of(name, versions_of(name), device) for name in (reference, other))
-    found = covering(folder, network_of(job.model, graph), *sides)
+    found = covering(folder, network_of(job.model, graph), *sides, optimizers=optimizers)
     return bool(found.certificates) and found.same_graph
 
 
-def _make_elsewhere(job: TrainJob, shape: tuple[int, ...], backends: list[str], folder: Path) -> str:
+def _make_elsewhere(
+    job: TrainJob, shape: tuple[int, ...], backends: list[str], optimizers: tuple[str, ...], folder: Path
+) -> str:
     """What to do where the cells run on other machines: a certificate holds for the hardware it was made on."""
     words = [f"--set {key}={value}" for key, value in job.model.arguments.items()]
     command = " ".join(
         [
             f"mspipeline certify {job.model.name} --backends {','.join(backends)}",
             *words,
-            f"--shape {'x'.join(map(str, shape))} --device {job.device} -o {folder}",
+            f"--shape {'x'.join(map(str, shape))} --device {job.device}",
+            f"--optimizers {','.join(optimizers)} -o {folder}",
         ]
     )
     named = " and ".join(backends)

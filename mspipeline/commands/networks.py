@@ -44,14 +44,18 @@ def certify(
     threads: Annotated[int, typer.Option(min=1, help="Threads of each framework.")] = 1,
     batch_size: Annotated[int, typer.Option(min=0, help="Images; 0: as many as the network needs.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and images.")] = 0,
+    optimizers: Annotated[
+        str | None, typer.Option(help="Whose step is compared: adam,sgd. [default: all]", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Prove that backends compute the same network. Activations, loss, gradients and one step are compared."""
+    """Prove that backends compute the same network. Activations, loss, gradients and steps are compared."""
     from mspipeline.config import ModelSettings, parse_assignments
     from mspipeline.console import CaseProgress
     from mspipeline.display import print_certification
     from mspipeline.jobs.certification import Request, judge
     from mspipeline.jobs.certification import certify as certify_backends
+    from mspipeline.optimizers import OPTIMIZERS
 
     if shape is not None and not all(size.isdecimal() and int(size) for size in shape.split("x")):
         raise UsageError(f"--shape {shape}: expected sizes such as 256x256x1 (height, width, channels)")
@@ -65,6 +69,7 @@ def certify(
         threads,
         seed,
         batch_size,
+        tuple(OPTIMIZERS) if optimizers is None else tuple(name.strip() for name in optimizers.split(",")),
     )
     with CaseProgress("certify", enabled=sys.stderr.isatty()) as report:
         outcomes = certify_backends(request, output, report=report)

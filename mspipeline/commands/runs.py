@@ -22,6 +22,9 @@ from mspipeline.commands.app import (
     run_job,
 )
 
+OF_TRAINING = "training."
+"""What a `--set` of the training, not of the model, begins with."""
+
 
 @app.command(epilog="example: mspipeline train unet2d shards/ --epochs 4 --set base_width=16 -o runs/")
 def train(
@@ -33,7 +36,13 @@ def train(
     ),
     epochs: Annotated[int | None, typer.Option(help="[default: 128]", show_default=False)] = None,
     batch_size: Annotated[int | None, typer.Option(help="[default: 8 slices, 128 patches]", show_default=False)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Adam's. [default: 0.001]", show_default=False)] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="adam, sgd or adadelta. [default: adam]", show_default=False)
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="[default: the optimizer's: adam 0.001, sgd 0.01, adadelta 1]", show_default=False),
+    ] = None,
     loss: Annotated[
         str | None, typer.Option(help="bce_dice, bce, dice or categorical_ce. [default: what fits]", show_default=False)
     ] = None,
@@ -53,7 +62,10 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a network. Run again to continue a training that was stopped; --set gives the model's arguments."""
+    """Train a network. Run again to continue a training that was stopped.
+
+    --set gives the model's arguments, --set training.KEY=VALUE a setting of the training: training.momentum=0.9.
+    """
     from mspipeline.config import TrainingSettings, TrainJob, parse, parse_assignments, read_config
     from mspipeline.display import print_run
     from mspipeline.jobs.launch import rank_of
@@ -66,13 +78,16 @@ def train(
     chosen = {
         "epochs": epochs,
         "batch_size": batch_size,
+        "optimizer": optimizer,
         "learning_rate": learning_rate,
         "loss": loss,
         "patience": patience,
     }
     training = read_config(config, TrainingSettings) if config else TrainingSettings()
+    assigned = [each.removeprefix(OF_TRAINING) for each in settings or [] if each.startswith(OF_TRAINING)]
+    of_model = [each for each in settings or [] if not each.startswith(OF_TRAINING)]
     document = {
-        "model": model_settings(model, parse_assignments(settings or [])),
+        "model": model_settings(model, parse_assignments(of_model)),
         "backend": backend,
         "device": device,
         "memory": memory,
@@ -83,7 +98,11 @@ def train(
         "checkpoint_every_s": checkpoint_every,
         "shards": shards.absolute(),
         "run_folder": output.absolute(),
-        "training": {**training.model_dump(), **{key: value for key, value in chosen.items() if value is not None}},
+        "training": {
+            **training.model_dump(),
+            **parse_assignments(assigned),
+            **{key: value for key, value in chosen.items() if value is not None},
+        },
     }
     job = parse(document, TrainJob, where="command line")
     manifest = load_manifest(shards)

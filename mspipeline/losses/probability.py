@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+
+from mspipeline.arrays import Arrays
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -11,9 +15,9 @@ PROBABILITY_FLOOR = 1e-7
 """They are clipped to [floor, 1 - floor]."""
 
 
-def clipped(probability: FloatArray) -> FloatArray:
+def clipped(arrays: Arrays, probability: Any) -> Any:
     """Within [1e-7, 1 - 1e-7]."""
-    return np.clip(probability, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    return arrays.clip(probability, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
 
 
 def unclipped(probability: FloatArray) -> npt.NDArray[np.bool_]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-FloatArray = npt.NDArray[np.float32]
+from mspipeline.arrays import Arrays
 
 
-def clipped_to_norm(gradients: Mapping[str, FloatArray], norm: float) -> Mapping[str, FloatArray]:
-    """The gradients, shortened together so that the Euclidean norm over all of them is at most this.
+def clipped_to_norm(arrays: Arrays, gradients: Sequence[Any], norm: float | None) -> list[Any]:
+    """The gradients, shortened together so that the Euclidean norm over all of them is at most this; None: as they are.
 
-    >>> clipped_to_norm({"a": np.float32([3]), "b": np.float32([4])}, 1.0)["b"]
+    >>> import numpy as np
+    >>> from mspipeline.arrays import NUMPY
+    >>> clipped_to_norm(NUMPY, [np.float32([3]), np.float32([4])], 1.0)[1]
     array([0.8], dtype=float32)
     """
-    length = math.sqrt(sum(float(np.sum(np.square(each, dtype=np.float64))) for each in gradients.values()))
-    if length <= norm:
-        return gradients
-    return {name: each * np.float32(norm / length) for name, each in gradients.items()}
+    if norm is None:
+        return list(gradients)
+    length = arrays.sqrt(sum(arrays.sum(arrays.square(each)) for each in gradients))
+    scale = norm / arrays.maximum(length, norm)
+    return [each * scale for each in gradients]

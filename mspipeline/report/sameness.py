@@ -13,7 +13,7 @@ from mspipeline.report.comparison import Cell, Group, Row, absent
 NOT_CERTIFIED = "not certified: networks were not proven equal"
 DEFINITION = (
     "Whether certificates prove that the groups' backends compute the same network: activations of every node, loss, "
-    "gradients and one optimiser step, with the versions and hardware of every complete run."
+    "gradients and one optimizer step, with the versions and hardware of every complete run."
 )
 
 Members = Sequence[Sequence[dict[str, Any]]]

@@ -124,7 +124,7 @@ EPOCHS = _schema(
         _field("epoch", pa.int32()),  # counted from 1, through all stages of a cascade
         _field("stage", pa.int32()),  # of a cascade, counted from 1; null of one network
         _field("subset", _LABEL),  # "train" or "validation"
-        _field("steps_total", pa.int64()),  # optimiser steps since the start of training
+        _field("steps_total", pa.int64()),  # optimizer steps since the start of training
         _field("images", pa.int64()),
         _field("seconds", pa.float64(), "s"),
         _field("images_per_second", pa.float64(), "1/s"),

@@ -63,7 +63,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
             def collect(name: str, item: Any) -> None:
                 if is_dataset(item):
-                    state[name] = np.asarray(item)
+                    state[_spelled_now(name)] = np.asarray(item)
 
             if "state" in file:
                 file["state"].visititems(collect)
@@ -78,3 +78,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 "permissions are in order"
             ) from error
         raise RunFolderError(f"{path}: not a readable checkpoint ({error}); train this run again") from error
+
+
+def _spelled_now(key: str) -> str:
+    """A key of the state; those of the optimizer were once spelled `optimiser/...`."""
+    return key.replace("optimiser/", "optimizer/", 1) if key.startswith("optimiser/") else key

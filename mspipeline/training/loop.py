@@ -25,7 +25,7 @@ from mspipeline.config import TrainingSettings
 from mspipeline.errors import RunFolderError, SuiteError
 from mspipeline.labels import LESION, ONE_PROBABILITY, Channels
 from mspipeline.losses import Loss
-from mspipeline.optimizers.schedules import learning_rate
+from mspipeline.optimizers import learning_rate
 from mspipeline.runs import RunPaths, write_rows
 from mspipeline.tables.schema import EPOCHS
 from mspipeline.telemetry.events import EventWriter
@@ -76,6 +76,7 @@ class Training:
         self._observer, self._stop, self._channels, self._stage = observer, stop, channels, stage
         self._best, self.last = checkpoint_paths(paths, stage)
         self._loss, self.monitor, self._on_collapse = loss, monitor, on_collapse
+        self._optimizer, self._schedule = settings.chosen_optimizer, settings.chosen_schedule
         self.progress = Progress()
         self.together = Together(backend, group)
         self._checkpoint_every_s, self._saved, self._saved_steps = checkpoint_every_s, time.monotonic(), 0
@@ -137,11 +138,12 @@ class Training:
         """The learning rate of the step that comes next, or of the last one of an epoch that is trained."""
         settings, steps = self._settings, self._train.steps
         return learning_rate(
-            settings.learning_rate,
+            self._optimizer.learning_rate,
             min(self.progress.steps_total, self.progress.epoch * steps - 1),
             settings.epochs * steps,
             warmup_steps=settings.warmup_steps,
-            schedule=settings.schedule,
+            schedule=self._schedule,
+            epoch_steps=steps,
         )
 
     @property

@@ -37,7 +37,7 @@ class Stage:
 
 @dataclass
 class Progress:
-    """Where a training is. epoch: the one under way, counted from 1 in each stage; step: optimiser steps done in it.
+    """Where a training is. epoch: the one under way, counted from 1 in each stage; step: optimizer steps done in it.
 
     predictions: of the finished epochs, which count through all stages there.
     """

@@ -1,7 +1,8 @@
 """One process of a group: the first training step on an even and on an uneven joint batch, for several losses.
 
 argv: backend, rank, size, address, file to write. By loss and number of images the file has the joint loss, this
-process's outputs, the running statistics and Adam's first moments, which are a tenth of the gradients.
+process's outputs, the running statistics and Adam's first moments, which are a tenth of the gradients; by other
+optimizer, the weights after a step on each.
 """
 
 import re
@@ -10,25 +11,31 @@ from typing import Any
 
 import numpy as np
 
-from mspipeline.backends.base import Adam, Execution, Loss
+from mspipeline.backends.base import Execution
 from mspipeline.backends.process_group import ProcessGroup
 from mspipeline.backends.registry import create
+from mspipeline.losses import make_loss
 from mspipeline.network.graph import Builder
 from mspipeline.network.ops import BatchNorm, Conv, Dropout, Input, Relu, Sigmoid, Softmax
 from mspipeline.network.weights import initial_weights
+from mspipeline.optimizers import Adadelta, Adam, Optimizer, Sgd
 from mspipeline.training.together import Together
 
 LOSSES = {
-    "bce": Loss("bce"),
-    "dice": Loss("dice"),
-    "bce_dice": Loss("bce_dice"),
-    "weighted_ce": Loss("weighted_ce", class_weights=(0.2, 0.8)),
-    "categorical_ce": Loss("categorical_ce"),
-    "ce_dice": Loss("ce_dice"),
-    "batch_ce_dice": Loss("ce_dice", batch_dice=True),
+    "bce": make_loss("bce"),
+    "dice": make_loss("dice"),
+    "bce_dice": make_loss("bce_dice"),
+    "weighted_ce": make_loss("weighted_ce", class_weights=(0.2, 0.8)),
+    "categorical_ce": make_loss("categorical_ce"),
+    "ce_dice": make_loss("ce_dice"),
+    "batch_ce_dice": make_loss("ce_dice", batch_dice=True),
 }
 SEVERAL = ("categorical_ce", "ce_dice", "batch_ce_dice")
 COUNTS = (4, 3)
+RULES: dict[str, Optimizer] = {
+    "sgd": Sgd(0.5, momentum=0.9, weight_decay=0.1, clip_norm=0.05),
+    "adadelta": Adadelta(epsilon=1e-2),
+}
 
 
 def small_graph(loss):
@@ -73,6 +80,17 @@ def main(name, rank, size, address, file):
             moments = {n: v for n, v in backend.state().items() if re.search("momentum$|exp_avg$", n)}
             found |= {f"{key}moment {name}": values for name, values in moments.items()}
             found[key + "evaluated"] = backend.evaluate_step(share.images, share.masks, whole=share.whole).loss
+    for optimizer, rule in RULES.items():
+        graph = small_graph("bce")
+        backend = create(name)
+        backend.build(graph, Execution(device="cpu", threads=1, group=group))
+        backend.compile(LOSSES["bce"], rule)
+        backend.set_weights(initial_weights(graph, 0))
+        for count in COUNTS:
+            images, masks = joint_batch("bce", count)
+            share = Together(backend, group).share(images, masks, np.arange(count, dtype=np.int32))
+            backend.train_step(share.images, share.masks, whole=share.whole)
+        found |= {f"{optimizer} rule {'/'.join(name)}": values for name, values in backend.weights().items()}
     found["gathered"] = backend.gather(np.array([group.rank + 0.5, 1e300]))
     np.savez(file, **found)
 

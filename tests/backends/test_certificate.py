@@ -58,6 +58,24 @@ def test_a_certificate_comes_back_and_counts_for_both_sides(tmp_path: Path) -> N
         assert (found.certificates, found.same_graph, found.problem) == ((certificate,), True, "")
 
 
+def test_a_certificate_from_before_there_were_optimizers_is_of_adam_alone(tmp_path: Path) -> None:
+    path = signed(tmp_path)
+    document = json.loads(path.read_text())
+    assert document.pop("optimizers") == ["adam"]  # as files had it then, with this very SHA-256
+    path.write_text(json.dumps(document))
+    assert read_certificate(path).optimizers == ("adam",)
+    assert covering(tmp_path, NETWORK, JAX, optimizers=["adam"]).certificates
+    found = covering(tmp_path, NETWORK, JAX, optimizers=["adam", "sgd"])
+    assert found.certificates == ()
+    assert f"{path.name}: has no step of sgd; certify with --optimizers sgd" in found.problem
+
+
+def test_certificates_of_other_optimizers_stand_beside_it(tmp_path: Path) -> None:
+    paths = {signed(tmp_path), signed(tmp_path, optimizers=("sgd",)), signed(tmp_path, optimizers=("adam", "sgd"))}
+    assert len(paths) == 3
+    assert len(covering(tmp_path, NETWORK, JAX, optimizers=["sgd"]).certificates) == 2
+
+
 def test_an_edit_is_noticed_and_the_file_does_not_count(tmp_path: Path) -> None:
     path = signed(tmp_path, verdict="differs", said="forward differs from conv1 on")
     document = json.loads(path.read_text())

@@ -22,11 +22,12 @@ from mspipeline.backends.certification.certify import (
 )
 from mspipeline.backends.certification.evidence import Evidence, Sensitivity, kept_values, read_evidence, write_evidence
 from mspipeline.backends.certification.node_errors import gradient_errors, loss_error, relative_error, statistics_errors
+from mspipeline.backends.certification.trial import make_trial
 from mspipeline.backends.registry import availability
 from mspipeline.errors import DataError
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.ops import BatchNorm, Conv, Input
-from tests.backends.wrong_backend import FAULTS, small_trial
+from tests.backends.wrong_backend import FAULTS, small_graph, small_trial
 
 PROGRAM = Path(__file__).parent / "wrong_backend.py"
 
@@ -86,7 +87,7 @@ def test_a_tolerance_follows_the_shaken_reference_up_to_a_ceiling() -> None:
     assert tolerances("gradient", {"calm": 1e-9}) == {"calm": TOLERANCE["gradient"]}
 
 
-def evidence_of_a_step(gradient: np.ndarray, step: np.ndarray) -> Evidence:
+def evidence_of_a_step(gradient: np.ndarray, step: np.ndarray, optimizer: str = "adam") -> Evidence:
     """Of `tiny_trial`'s kernel; all else is the same in every one."""
     trial = replace(small_trial(), graph=tiny_graph())
     weights = {key: np.ones(spec.shape, np.float32) for key, spec in trial.graph.weights().items()}
@@ -94,12 +95,15 @@ def evidence_of_a_step(gradient: np.ndarray, step: np.ndarray) -> Evidence:
     slopes = trained | {("conv", "kernel"): gradient.reshape(1, 1, 1, 2).astype(np.float32)}
     stepped = weights | {("conv", "kernel"): (1 + step).reshape(1, 1, 1, 2).astype(np.float32)}
     activations = {name: np.ones(4, np.float32) for name in ("conv", "norm")}
-    return Evidence("any", "CPU", {}, activations, (0.5,), (slopes,), stepped, Sensitivity(0.0, {"conv": 0, "norm": 0}))
+    return Evidence(
+        "any", "CPU", {}, activations, (0.5,), (slopes,), {optimizer: stepped}, Sensitivity(0.0, {"conv": 0, "norm": 0})
+    )
 
 
 def judged(ours: Evidence, theirs: Evidence) -> dict[str, Agreement]:
     weights = {key: np.ones(spec.shape, np.float32) for key, spec in tiny_graph().weights().items()}
     trial = replace(small_trial(), graph=tiny_graph(), weights=weights)
+    trial = replace(trial, optimizers=trial.optimizers[:1])
     return {found.quantity: found for found in compare(trial, ours, theirs)}
 
 
@@ -107,16 +111,42 @@ def test_a_step_whose_gradient_is_rounding_is_left_out_and_counted() -> None:
     """Adam's first step is the gradient's sign: 1e-4 is nearer to zero than 5 tolerances, as the 6 zeros are."""
     ours = evidence_of_a_step(np.array([1.0, 1e-4]), np.array([-0.01, -0.01]))
     theirs = evidence_of_a_step(np.array([1.0, -1e-4]), np.array([-0.01, 0.01]))
-    found = judged(ours, theirs)["step"]
+    found = judged(ours, theirs)["step_adam"]
     assert (found.agrees, found.left_out, found.of) == (True, 7, 8)
 
 
 def test_another_rule_of_stepping_shows() -> None:
     ours = evidence_of_a_step(np.array([1.0, 0.5]), np.array([-0.01, -0.01]))
     theirs = evidence_of_a_step(np.array([1.0, 0.5]), np.array([-0.01, -0.0099]))
-    found = judged(ours, theirs)["step"]
+    found = judged(ours, theirs)["step_adam"]
     assert (found.begins, found.worst) == ("conv", "conv")
     assert found.error == pytest.approx(0.01 / math.sqrt(2), rel=1e-2)
+
+
+def sgd_step(gradient: float, *, nesterov: bool = True, weight_decay: float = 0.1) -> float:
+    """From a weight of 1, at the trial's rate of 1 and momentum of 0.9."""
+    return -(gradient + weight_decay) * (1.9 if nesterov else 1.0)
+
+
+def test_of_sgd_every_number_is_compared_and_its_decay_and_momentum_show() -> None:
+    """A gradient near zero moves weights by its own size: nothing is left out."""
+    optimizer = make_trial(small_graph(), seed=0, optimizers=("sgd",)).optimizers
+    slopes = np.array([1.0, 1e-4])
+    right, plain, undecayed = (
+        evidence_of_a_step(slopes, np.array([sgd_step(each, **kind) for each in slopes]), "sgd")
+        for kind in ({}, {"nesterov": False}, {"weight_decay": 0.0})
+    )
+    weights = {key: np.ones(spec.shape, np.float32) for key, spec in tiny_graph().weights().items()}
+    for key, spec in tiny_graph().weights().items():
+        if spec.trainable and key != ("conv", "kernel"):
+            for each in (right, plain, undecayed):
+                each.stepped["sgd"][key] = np.full(spec.shape, 1 + sgd_step(0.0), np.float32)
+    trial = replace(small_trial(), graph=tiny_graph(), weights=weights, optimizers=optimizer)
+    found = {other: compare(trial, right, each)[-1] for other, each in (("plain", plain), ("undecayed", undecayed))}
+    assert compare(trial, right, right)[-1].agrees
+    assert all((each.quantity, each.left_out, each.of) == ("step_sgd", 0, 8) for each in found.values())
+    assert found["plain"].error == pytest.approx(0.9 / 1.9, rel=0.02)
+    assert not found["undecayed"].agrees
 
 
 def test_evidence_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -154,7 +184,10 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Evidence]:
 @pytest.mark.slow
 def test_a_backend_agrees_with_itself(wrong: dict[str, Evidence]) -> None:
     found = compare(small_trial(), wrong["none"], wrong["none"])
-    assert [each.quantity for each in found] == ["forward", "statistics", "loss", "gradient", "step"]
+    assert [each.quantity for each in found] == [
+        *("forward", "statistics", "loss", "gradient"),
+        *("step_adam", "step_sgd", "step_adadelta"),
+    ]
     assert all(each.agrees and each.error == 0 for each in found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from mspipeline.backends.eddl.backend import EddlBackend
 from mspipeline.backends.process_group import PeersLost, ProcessGroup, addresses, free_port
 from mspipeline.backends.registry import availability
 from mspipeline.models.catalogue import build
-from tests.backends.joint_steps import COUNTS, LOSSES
+from tests.backends.joint_steps import COUNTS, LOSSES, RULES
 
 pytestmark = pytest.mark.slow
 
@@ -70,9 +71,19 @@ def test_the_loss_and_the_running_statistics_are_the_joint_batchs(found: list[Fo
             np.testing.assert_allclose(each[key + name], alone[key + name], rtol=3e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_steps_of_other_optimizers_are_those_of_the_joint_batch(found: list[Found], rule: str) -> None:
+    alone, *group = found
+    names = [name for name in alone if name.startswith(f"{rule} rule ")]
+    assert len(names) == 7
+    for each in group:
+        for name in names:
+            np.testing.assert_allclose(each[name], alone[name], rtol=1e-4, atol=2e-6, err_msg=name)
+
+
 def test_replicas_stay_equal_to_the_last_bit(found: list[Found]) -> None:
     _, first, second = found
-    weights = [name for name in first if " weight " in name or " moment " in name]
+    weights = [name for name in first if re.search(" (weight|moment|rule) ", name)]
     assert weights
     assert all(np.array_equal(first[name], second[name]) for name in weights)
 

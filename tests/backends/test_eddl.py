@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 
 from mspipeline import losses
-from mspipeline.backends.base import Adam, Execution, Loss
+from mspipeline.backends.base import Execution
 from mspipeline.backends.eddl.backend import EddlBackend
 from mspipeline.backends.eddl.races import copies_apart, threads_meet, upsampling_is_safe
 from mspipeline.backends.registry import availability
 from mspipeline.errors import BackendError, ConfigError, ShapeError
+from mspipeline.losses import make_loss
 from mspipeline.models.catalogue import build
 from mspipeline.network import ops
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.weights import Weights, initial_weights
+from mspipeline.optimizers import Adam
 
 FLAT, SOLID = (6, 8, 3), (4, 6, 5, 2)
 NONE = {2: ((0, 0), (0, 0)), 3: ((0, 0), (0, 0), (0, 0))}
@@ -97,7 +99,7 @@ def compiled(
     backend = EddlBackend()
     backend.build(graph, Execution(device="cpu", threads=threads, memory=memory, seed=seed))
     backend.set_weights(random_weights(graph))
-    backend.compile(Loss(loss), adam or Adam(1e-2))  # type: ignore[arg-type]
+    backend.compile(make_loss(loss), adam or Adam(1e-2))
     return backend
 
 
@@ -283,6 +285,22 @@ def test_adam_adds_epsilon_outside_the_root(library: Any) -> None:
     for key, gradient in gradients.items():
         expected = weights[key] - 0.1 * gradient / (abs(gradient) + 1e-4)
         assert np.allclose(backend.weights()[key], expected, atol=1e-6)
+
+
+@pyeddl
+def test_a_state_from_when_adam_was_the_adapters_own_is_taken(library: Any) -> None:
+    """Its moments were called `mean` and `square` then."""
+    graph = graph_of((4, 4, 1), conv(2, 1, bias=True), ops.Sigmoid())
+    backend, other = compiled(graph), compiled(graph)
+    backend.train_step(images_of(graph, 2), np.zeros((2, 4, 4, 1), np.float32))
+    names = {"optimizer/momentum/": "optimizer/mean/", "optimizer/velocity/": "optimizer/square/"}
+    old = {}
+    for key, values in backend.state().items():
+        name = next((name for name in names if key.startswith(name)), "")
+        old[names.get(name, "") + key.removeprefix(name)] = values
+    assert old.keys() != backend.state().keys()
+    other.set_state(old)
+    assert all(np.array_equal(other.state()[key], values) for key, values in backend.state().items())
 
 
 @pyeddl
@@ -480,9 +498,9 @@ def test_several_outputs_take_the_loss_that_is_meant_for_them(library: Any) -> N
     backend, images = EddlBackend(), images_of(graph, 3)
     backend.build(graph, Execution(device="cpu"))
     with pytest.raises(ConfigError, match="one output"):
-        backend.compile(Loss("categorical_ce"), Adam(0.1))
+        backend.compile(make_loss("categorical_ce"), Adam(0.1))
     backend.set_weights(random_weights(graph))
-    backend.compile(Loss("ce_dice", level_weights=(0.7, 0.3)), Adam(0.1))
+    backend.compile(make_loss("ce_dice", level_weights=(0.7, 0.3)), Adam(0.1))
     masks = np.eye(2, dtype=np.float32)[np.random.default_rng(0).integers(0, 2, (3, 4, 4))]
     traced = backend.trace(images, masks, ["fine", "head"])
     logits = [traced.activations[name] for name in ("fine", "head")]
@@ -499,14 +517,16 @@ def test_several_outputs_take_the_loss_that_is_meant_for_them(library: Any) -> N
 def test_nothing_is_printed_while_it_builds_trains_and_predicts(library: Any) -> None:
     code = """
 import numpy as np
-from mspipeline.backends.base import Adam, Execution, Loss
+from mspipeline.backends.base import Execution
+from mspipeline.losses import make_loss
+from mspipeline.optimizers import Adam
 from mspipeline.backends.eddl.backend import EddlBackend
 from mspipeline.models.catalogue import build
 for name, shape in (("unet2d", (16, 16, 1)), ("cascade3d", (11, 11, 11, 3))):
     graph = build(name, shape, {"base_width": 2} if name == "unet2d" else {})
     backend = EddlBackend()
     backend.build(graph, Execution(device="cpu"))
-    backend.compile(Loss("dice"), Adam(1e-3))
+    backend.compile(make_loss("dice"), Adam(1e-3))
     for count in (2, 3):
         images = np.zeros((count, *shape), np.float32)
         masks = np.zeros((count, *graph[graph.outputs[0]].shape), np.float32)
@@ -573,7 +593,7 @@ def test_whole_3d_networks_learn(library: Any, model: str) -> None:
     backend = EddlBackend()
     backend.build(graph, Execution(device="cpu"))
     backend.set_weights(initial_weights(graph, 0))
-    backend.compile(Loss("categorical_ce"), Adam(1e-3))
+    backend.compile(make_loss("categorical_ce"), Adam(1e-3))
     images = images_of(graph, 4)
     labels = np.arange(4) % 2 if model == "nicms" else (images[..., 0] > 1).astype(int)
     masks = np.eye(2, dtype=np.float32)[labels]

@@ -72,7 +72,7 @@ def test_a_unets_gradient_is_that_of_float64_where_its_relus_take_the_same_sides
     backend = EddlBackend()
     backend.build(trial.graph, Execution(device="cpu", threads=1))
     backend.set_weights(trial.weights)
-    backend.compile(trial.loss, trial.optimiser)
+    backend.compile(trial.loss, trial.optimizers[0])
     batch = trial.batches[0]
     given = backend.trace(batch.images, batch.masks, ()).gradients
     relus = [node for node in trial.graph if isinstance(node.op, ops.Relu)]

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mspipeline.backends.base import Adam, Execution, Loss
+from mspipeline.backends.base import Execution
 from mspipeline.backends.onnxruntime import OnnxRuntimeBackend
 from mspipeline.backends.registry import availability, create
 from mspipeline.errors import BackendError, ShapeError
+from mspipeline.losses import make_loss
 from mspipeline.models.catalogue import build
 from mspipeline.network import ops
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import Weights, initial_weights
+from mspipeline.optimizers import Adam
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -108,7 +110,7 @@ def test_it_says_that_it_predicts_only() -> None:
     masks = np.zeros((2, 32, 48, 1), np.float32)
     assert not backend.trains
     for call in (
-        lambda: backend.compile(Loss("bce"), Adam(1e-3)),
+        lambda: backend.compile(make_loss("bce"), Adam(1e-3)),
         lambda: backend.train_step(batch, masks),
         lambda: backend.evaluate_step(batch, masks),
         lambda: backend.trace(batch, masks, ["image"]),

@@ -15,6 +15,7 @@ from mspipeline.backends.certification.trial import (
     shaken,
     smallest_shape,
 )
+from mspipeline.losses import make_loss
 from mspipeline.models.catalogue import build, entry
 from mspipeline.network.ops import Dropout, Sigmoid
 
@@ -64,7 +65,7 @@ def test_loss_and_masks_fit_what_the_network_gives(
 
 def test_every_head_of_deep_supervision_counts() -> None:
     graph = build("nnunet3d", (32, 32, 32, 1), {})
-    assert choose_loss(graph).level_weights == (1.0, 0.5, 0.25)[: len(graph.outputs)]
+    assert choose_loss(graph) == make_loss("ce_dice", level_weights=(1.0, 0.5, 0.25)[: len(graph.outputs)])
 
 
 def test_logits_of_a_patch_are_made_a_probability() -> None:

@@ -16,7 +16,8 @@ from mspipeline.backends.user_settings import put_aside
 STEP = """
 import hashlib, sys
 import numpy as np
-from mspipeline.backends.base import Adam, Execution
+from mspipeline.backends.base import Execution
+from mspipeline.optimizers import Adam
 from mspipeline.backends.registry import create
 from mspipeline.network import ops
 from mspipeline.network.graph import Builder

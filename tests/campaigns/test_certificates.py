@@ -15,7 +15,7 @@ from mspipeline.campaigns.certificates import certify_campaign
 from mspipeline.campaigns.site import Partition, Site
 from mspipeline.campaigns.site_file import load_site
 from mspipeline.campaigns.sweep import Matrix, Sweep
-from mspipeline.config import TrainingSettings
+from mspipeline.config import Scalar, TrainingSettings
 from mspipeline.console import TrainingProgress
 from mspipeline.errors import BackendError
 from mspipeline.jobs.certification import job_command
@@ -29,10 +29,13 @@ SEVERAL = [name for name in ("tensorflow", "pyeddl", "jax", "torch") if not avai
 needs_two = pytest.mark.skipif(len(SEVERAL) < 2, reason="needs two backends")
 
 
-def campaign(shards: Path, folder: Path, backends: list[str], site: Site | None = None) -> Campaign:
+def campaign(
+    shards: Path, folder: Path, backends: list[str], site: Site | None = None, optimizers: tuple[str, ...] = ("adam",)
+) -> Campaign:
+    overrides: dict[str, tuple[Scalar, ...]] = {"training.optimizer": optimizers}
     sweep = Sweep(
         name="pair",
-        matrix=Matrix(model=("unet2d",), backend=tuple(backends), device=("cpu",)),
+        matrix=Matrix(model=("unet2d",), backend=tuple(backends), device=("cpu",), overrides=overrides),
         models={"unet2d": {"base_width": 2}},
         training=TrainingSettings(epochs=1, batch_size=8),
         threads=2,
@@ -85,9 +88,18 @@ def test_a_sweep_of_unequal_networks_is_refused(small_shards: Path, tmp_path: Pa
 def test_cells_on_other_machines_are_certified_there(small_shards: Path, tmp_path: Path) -> None:
     site = Site(name="there", executor="slurm", partitions={"cores": Partition(device="cpu")})
     pair = campaign(small_shards, tmp_path, SEVERAL, site)
-    words = f"unet2d --backends {','.join(SEVERAL)} --set base_width=2 --shape 32x32x1 --device cpu -o {pair.folder}"
-    said = f"make it on a node: `mspipeline certify {words}"
+    words = f"unet2d --backends {','.join(SEVERAL)} --set base_width=2 --shape 32x32x1 --device cpu --optimizers adam"
+    said = f"make it on a node: `mspipeline certify {words} -o {pair.folder}"
     with pytest.raises(NotCertified, match=said):
+        certify_campaign(pair, command=refuse_to_start)
+
+
+@needs_two
+def test_the_optimizers_of_a_sweep_are_the_ones_that_are_certified(small_shards: Path, tmp_path: Path) -> None:
+    site = Site(name="there", executor="slurm", partitions={"cores": Partition(device="cpu")})
+    pair = campaign(small_shards, tmp_path, SEVERAL, site, ("sgd", "adadelta"))
+    assert [cell.train.training.optimizer for cell in pair.cells] == ["sgd", "adadelta"] * 2
+    with pytest.raises(NotCertified, match="--device cpu --optimizers sgd,adadelta -o "):
         certify_campaign(pair, command=refuse_to_start)
 
 

@@ -7,8 +7,11 @@ each other.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from mspipeline.backends.registry import BACKENDS, availability
 
 VARIABLE = "MSPIPELINE_TEST_BACKEND"
 CHOSEN = os.environ.get(VARIABLE) or next((name for name in BACKENDS if not availability(name).problem), "none")
+CHECKPOINTS = Path(__file__).parent / "checkpoints_of_adam"
+"""What a version that had Adam alone wrote, with the keys of its states; by backend."""

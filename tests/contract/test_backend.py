@@ -10,13 +10,15 @@ import pytest
 from scipy import signal
 
 from mspipeline import losses
-from mspipeline.backends.base import Adam, Backend, Execution, Loss
+from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.registry import adapter, create
 from mspipeline.errors import BackendError, ShapeError
+from mspipeline.losses import make_loss
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.ops import BatchNorm, Concat, Conv, Dropout, Input, MaxPool, Op, Relu, Sigmoid, Upsample
 from mspipeline.network.weights import initial_weights
+from mspipeline.optimizers import Adam
 from mspipeline.telemetry.gpu import open_gpus
 
 CONV = Conv(3, (2, 3), (1, 1), (1, 1), ((0, 1), (1, 1)), bias=True)
@@ -49,7 +51,7 @@ def trained(
     backend = create(name)
     backend.build(graph, Execution(device="cpu", threads=2, seed=5))
     backend.set_weights(initial_weights(graph, 0))
-    backend.compile(Loss(loss), Adam(learning_rate, epsilon=epsilon))
+    backend.compile(make_loss(loss), Adam(learning_rate, epsilon=epsilon))
     return backend
 
 
@@ -180,7 +182,7 @@ def test_of_several_outputs_all_are_trained_and_the_first_comes_back(name: str) 
     before = initial_weights(graph, 0)
     backend.set_weights(before)
     try:
-        backend.compile(Loss("ce_dice", level_weights=(0.7, 0.3)), Adam(0.1))
+        backend.compile(make_loss("ce_dice", level_weights=(0.7, 0.3)), Adam(0.1))
     except BackendError as error:
         pytest.skip(str(error))
     images = rng.standard_normal((3, 4, 4, 2)).astype(np.float32)
@@ -226,7 +228,7 @@ def test_a_gradient_longer_than_the_norm_is_shortened_to_it(
     With an enormous epsilon Adam's first step is minus the gradient.
     """
     backend = trained(name, logistic())
-    backend.compile(Loss("bce"), Adam(1e4, epsilon=1e4, clip_norm=None if clip_norm is None else 1.7 * clip_norm))
+    backend.compile(make_loss("bce"), Adam(1e4, epsilon=1e4, clip_norm=None if clip_norm is None else 1.7 * clip_norm))
     backend.set_weights({key: np.zeros_like(each) for key, each in backend.weights().items()})
     images = np.zeros((2, 4, 4, 2), np.float32)
     images[..., 0] = 3
@@ -245,7 +247,7 @@ def test_dropout_drops_what_numpy_drew_whatever_the_backend(name: str) -> None:
     backend = create(name)
     backend.build(graph, Execution(device="cpu", threads=2, seed=11))
     backend.set_weights({("conv", "kernel"): np.eye(2, dtype=np.float32).reshape(1, 1, 2, 2)})
-    backend.compile(Loss("bce"), Adam(0.0))
+    backend.compile(make_loss("bce"), Adam(0.0))
     images = np.full((3, 5, 4, 2), 0.3, np.float32)
     for step in range(2):
         kept = np.random.default_rng([11, 0, step]).random((3, 5, 4, 2), np.float32) >= 0.25

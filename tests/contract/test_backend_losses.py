@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 
 from mspipeline import losses
-from mspipeline.backends.base import Adam, Backend, Execution, Loss
+from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.registry import adapter, create
 from mspipeline.errors import BackendError, ConfigError
+from mspipeline.losses import Loss, make_loss
+from mspipeline.losses.cross_entropy_and_dice import CrossEntropyAndDice
+from mspipeline.losses.weighted_cross_entropy import WeightedCrossEntropy
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.ops import Conv, Dense, Flatten, Input, Sigmoid, Softmax
 from mspipeline.network.weights import Weights
+from mspipeline.optimizers import Adam
 
 HAVE_EVERY_LOSS = {"tensorflow", "torch", "jax"}
 Heads = list[np.ndarray]
@@ -99,30 +103,31 @@ def probability_of(logits: np.ndarray) -> np.ndarray:
 
 def numpys(loss: Loss, mask: np.ndarray, logits: Heads) -> tuple[float, Heads]:
     """A loss of these logits, and its gradient by them."""
-    if loss.name == "ce_dice":
+    if isinstance(loss, CrossEntropyAndDice):
         value = losses.ce_dice(mask, logits, loss.level_weights, batch_dice=loss.batch_dice)
         return value, losses.ce_dice_gradient(mask, logits, loss.level_weights, batch_dice=loss.batch_dice)
     if loss.name == "bce_dice":
         return losses.bce_dice(mask, logits[0]), [losses.bce_dice_gradient(mask, logits[0])]
-    arguments = (mask, p := probability_of(logits[0]), *([loss.class_weights] if loss.class_weights else []))
+    weights = [loss.class_weights] if isinstance(loss, WeightedCrossEntropy) else []
+    arguments = (mask, p := probability_of(logits[0]), *weights)
     slope = getattr(losses, f"{loss.name}_gradient")(*arguments)
     through = slope * p * (1 - p) if p.shape[-1] == 1 else p * (slope - np.sum(slope * p, axis=-1, keepdims=True))
     return getattr(losses, loss.name)(*arguments), [through]
 
 
 CASES = {
-    "bce": (map_of(1), Loss("bce")),
-    "dice": (map_of(1), Loss("dice")),
-    "bce_dice": (map_of(1), Loss("bce_dice")),
-    "weighted_ce of one probability": (map_of(1), Loss("weighted_ce", class_weights=(0.05, 0.95))),
-    "weighted_ce of classes": (map_of(3), Loss("weighted_ce", class_weights=(0.1, 0.2, 0.7))),
-    "weighted_ce of patches": (patches(), Loss("weighted_ce", class_weights=(0.1, 0.2, 0.7))),
-    "categorical_ce": (map_of(3), Loss("categorical_ce")),
-    "categorical_ce of patches": (patches(), Loss("categorical_ce")),
-    "ce_dice": (heads((1, 1, 1)), Loss("ce_dice")),
-    "ce_dice over the batch": (heads((1, 1, 1)), Loss("ce_dice", batch_dice=True)),
-    "ce_dice of two heads": (heads((1, 1, 1), (2, 2, 1)), Loss("ce_dice", level_weights=(0.75, 0.25))),
-    "ce_dice of a head without weight": (heads((1, 1, 1), (4, 2, 2)), Loss("ce_dice", level_weights=(1.0, 0.0))),
+    "bce": (map_of(1), make_loss("bce")),
+    "dice": (map_of(1), make_loss("dice")),
+    "bce_dice": (map_of(1), make_loss("bce_dice")),
+    "weighted_ce of one probability": (map_of(1), make_loss("weighted_ce", class_weights=(0.05, 0.95))),
+    "weighted_ce of classes": (map_of(3), make_loss("weighted_ce", class_weights=(0.1, 0.2, 0.7))),
+    "weighted_ce of patches": (patches(), make_loss("weighted_ce", class_weights=(0.1, 0.2, 0.7))),
+    "categorical_ce": (map_of(3), make_loss("categorical_ce")),
+    "categorical_ce of patches": (patches(), make_loss("categorical_ce")),
+    "ce_dice": (heads((1, 1, 1)), make_loss("ce_dice")),
+    "ce_dice over the batch": (heads((1, 1, 1)), make_loss("ce_dice", batch_dice=True)),
+    "ce_dice of two heads": (heads((1, 1, 1), (2, 2, 1)), make_loss("ce_dice", level_weights=(0.75, 0.25))),
+    "ce_dice of a head without weight": (heads((1, 1, 1), (4, 2, 2)), make_loss("ce_dice", level_weights=(1.0, 0.0))),
 }
 
 
@@ -176,7 +181,7 @@ def test_bce_dice_keeps_value_and_gradient_at_logits_of_100(name: str) -> None:
         ("logits", "kernel"): np.full((1, 1, 1, 1), 100, np.float32),
         ("logits", "bias"): np.zeros(1, np.float32),
     }
-    backend = compiled(name, graph, Loss("bce_dice"), weights)
+    backend = compiled(name, graph, make_loss("bce_dice"), weights)
     masks = np.array([1, 1, 0, 0], np.float32).reshape(1, 2, 2, 1)
     wrong, right = 1 - 2 * masks, 2 * masks - 1
     traced = backend.trace(wrong, masks, [])
@@ -192,20 +197,20 @@ def test_bce_dice_keeps_value_and_gradient_at_logits_of_100(name: str) -> None:
 
 def test_bce_dice_of_a_network_without_a_sigmoid_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="loss bce_dice needs a network that ends in a sigmoid"):
-        compiled(name, map_of(3), Loss("bce_dice"))
+        compiled(name, map_of(3), make_loss("bce_dice"))
 
 
 @pytest.mark.parametrize(
     ("graph", "loss", "problem"),
     [
-        (map_of(3), Loss("weighted_ce", class_weights=(0.05, 0.95)), "2 class weights, the output 3 classes"),
-        (map_of(1), Loss("weighted_ce"), "0 class weights, the output 2 classes"),
-        (map_of(1), Loss("categorical_ce"), "2 classes or more"),
-        (map_of(1), Loss("ce_dice"), "2 classes or more"),
-        (patches(), Loss("ce_dice"), "a map of logits"),
-        (heads((1, 1, 1), (2, 2, 1)), Loss("ce_dice"), "1 level weights, the network 2 outputs"),
-        (heads((2, 2, 1), (1, 1, 1)), Loss("ce_dice", level_weights=(0.5, 0.5)), "whole fractions"),
-        (heads((1, 1, 1), (2, 2, 1)), Loss("categorical_ce"), "one output, the network has 2"),
+        (map_of(3), make_loss("weighted_ce", class_weights=(0.05, 0.95)), "2 class weights, the output 3 classes"),
+        (map_of(1), make_loss("weighted_ce"), "0 class weights, the output 2 classes"),
+        (map_of(1), make_loss("categorical_ce"), "2 classes or more"),
+        (map_of(1), make_loss("ce_dice"), "2 classes or more"),
+        (patches(), make_loss("ce_dice"), "a map of logits"),
+        (heads((1, 1, 1), (2, 2, 1)), make_loss("ce_dice"), "1 level weights, the network 2 outputs"),
+        (heads((2, 2, 1), (1, 1, 1)), make_loss("ce_dice", level_weights=(0.5, 0.5)), "whole fractions"),
+        (heads((1, 1, 1), (2, 2, 1)), make_loss("categorical_ce"), "one output, the network has 2"),
     ],
     ids=lambda value: value.name if isinstance(value, Graph | Loss) else None,
 )

@@ -7,11 +7,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from mspipeline.backends.base import Adam, Backend, Execution, Loss
+from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.registry import adapter, create
+from mspipeline.losses import make_loss
 from mspipeline.network import ops
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.weights import Weights, initial_weights
+from mspipeline.optimizers import Adam
 from tests.contract.reference_operations import forward
 
 NO_PADDING = {2: ((0, 0), (0, 0)), 3: ((0, 0), (0, 0), (0, 0))}
@@ -134,14 +136,14 @@ def images(rank: int, count: int) -> np.ndarray:
     return np.random.default_rng(8).normal(0.5, 1, (count, *SHAPES[rank])).astype(np.float32)
 
 
-def built(name: str, graph: Graph, weights: Weights, optimiser: Adam | None = None) -> Backend:
+def built(name: str, graph: Graph, weights: Weights, optimizer: Adam | None = None) -> Backend:
     if problem := adapter(name).unsupported(graph):
         pytest.skip(f"{name} has no {', '.join(problem)}")
     backend = create(name)
     backend.build(graph, Execution(device="cpu", threads=2))
     backend.set_weights(weights)
-    if optimiser:
-        backend.compile(Loss("bce"), optimiser)
+    if optimizer:
+        backend.compile(make_loss("bce"), optimizer)
     return backend
 
 
@@ -207,7 +209,7 @@ def test_of_equal_largest_voxels_one_alone_has_the_gradient(name: str, rank: int
     backend.build(graph, Execution(device="cpu", threads=2))
     kernel, bias = np.ones((*ones, 1, 1), np.float32), np.zeros(1, np.float32)
     backend.set_weights({("conv", "kernel"): kernel, ("conv", "bias"): bias})
-    backend.compile(Loss("bce"), Adam(1e-3))
+    backend.compile(make_loss("bce"), Adam(1e-3))
     batch = np.ones((2, *(4,) * rank, 1), np.float32)
     masks = np.zeros((2, *(2,) * rank, 1), np.float32)
     gradient = backend.trace(batch, masks, ["out"]).gradients["conv", "bias"]

@@ -133,6 +133,12 @@ def test_the_rows_have_the_learning_rate_of_their_last_step(trained_run: TrainJo
     assert [row["learning_rate"] for row in rows_of(job)] == pytest.approx([5e-3, 5e-3, 1e-2, 1e-2])
 
 
+def test_an_optimizer_of_its_own_rate_and_a_schedule_in_steps_train(train_job: TrainJob) -> None:
+    job = with_(train_job, optimizer="sgd", learning_rate=None, warmup_steps=0, schedule="step", step_epochs=1)
+    run(job)
+    assert [row["learning_rate"] for row in rows_of(job)] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3])
+
+
 @pytest.mark.parametrize(("threshold", "to"), [(0.999999, "nothing"), (1e-30, "everything")])
 def test_a_training_that_ends_predicting_one_thing_is_named_in_a_line_and_in_its_record(
     train_job: TrainJob, capfd: pytest.CaptureFixture[str], threshold: float, to: str

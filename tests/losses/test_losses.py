@@ -258,25 +258,33 @@ def test_dice_of_sums_is_that_of_the_voxels() -> None:
 @pytest.mark.parametrize(
     ("loss", "mask", "outputs"),
     [
-        (losses.Loss("bce"), MASK, [PROBABILITY]),
-        (losses.Loss("dice"), MASK, [PROBABILITY]),
-        (losses.Loss("bce_dice"), MASK, [LOGITS]),
-        (losses.Loss("weighted_ce", class_weights=(0.1, 0.2, 0.7)), ONE_HOT, [CLASSES]),
-        (losses.Loss("categorical_ce"), ONE_HOT, [CLASSES]),
-        (losses.Loss("ce_dice", batch_dice=True), ONE_HOT, [np.log(CLASSES)]),
+        (losses.make_loss("bce"), MASK, [PROBABILITY]),
+        (losses.make_loss("dice"), MASK, [PROBABILITY]),
+        (losses.make_loss("bce_dice"), MASK, [LOGITS]),
+        (losses.make_loss("weighted_ce", class_weights=(0.1, 0.2, 0.7)), ONE_HOT, [CLASSES]),
+        (losses.make_loss("categorical_ce"), ONE_HOT, [CLASSES]),
+        (losses.make_loss("ce_dice", batch_dice=True), ONE_HOT, [np.log(CLASSES)]),
     ],
     ids=lambda value: value.name if isinstance(value, losses.Loss) else "",
 )
 def test_by_its_name_each_loss_has_its_value_and_the_slope_of_it(
     loss: losses.Loss, mask: np.ndarray, outputs: list[np.ndarray]
 ) -> None:
-    value, (gradient,) = losses.loss_and_gradients(loss, mask, outputs)
-    slope = differences(lambda each: losses.loss_and_gradients(loss, mask, [each])[0], outputs[0])
+    value, (gradient,) = loss.of_arrays(mask, outputs), loss.gradients(mask, outputs)
+    slope = differences(lambda each: loss.of_arrays(mask, [each]), outputs[0])
     assert value > -1
     assert np.allclose(gradient, slope, rtol=1e-5, atol=1e-8)
 
 
 def test_bce_dice_takes_one_probability_of_one_output() -> None:
-    losses.check_loss(losses.Loss("bce_dice"), [(4, 4, 1)])
+    losses.make_loss("bce_dice").check([(4, 4, 1)])
     with pytest.raises(ConfigError, match="one probability a voxel, the output has 2 channels"):
-        losses.check_loss(losses.Loss("bce_dice"), [(4, 4, 2)])
+        losses.make_loss("bce_dice").check([(4, 4, 2)])
+
+
+def test_the_table_names_every_loss_by_its_own_name() -> None:
+    assert all(kind.name == name for name, kind in losses.LOSSES.items())
+    offered = {classes: [name for name, kind in losses.LOSSES.items() if kind.offered(classes)] for classes in (1, 3)}
+    assert offered == {1: ["bce_dice", "bce", "dice"], 3: ["categorical_ce"]}
+    with pytest.raises(ConfigError, match="unknown loss 'dise'; choose bce_dice"):
+        losses.make_loss("dise")

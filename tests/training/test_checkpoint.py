@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mspipeline.backends.base import State
 from mspipeline.errors import RunFolderError
 from mspipeline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
@@ -10,7 +11,7 @@ CHECKPOINT = Checkpoint(
     "g" * 64,
     "c" * 64,
     {("conv", "kernel"): np.arange(6, dtype=np.float32).reshape(2, 3), ("conv", "bias"): np.ones(3, np.float32)},
-    {"optimiser/adam/iteration": np.array(7), "random/drop": np.array([1, 2], np.uint32)},
+    {"optimizer/adam/iteration": np.array(7), "random/drop": np.array([1, 2], np.uint32)},
     {"epoch": 3, "rows": [{"loss": 0.25, "dice": float("nan")}]},
 )
 
@@ -45,3 +46,11 @@ def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: int) -> None:
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"x\.h5: no such checkpoint"):
         read_checkpoint(tmp_path / "x.h5")
+
+
+def test_keys_of_an_older_spelling_are_read_as_todays(tmp_path: Path) -> None:
+    """Files that were written before the optimizer was spelled as the ecosystem does."""
+    state: State = {"optimiser/adam/iteration": np.array(7), "random/draws": np.array(3)}
+    write_checkpoint(tmp_path / "last.h5", Checkpoint("a", "b", {}, state))
+    back = read_checkpoint(tmp_path / "last.h5").state
+    assert back == {"optimizer/adam/iteration": 7, "random/draws": 3}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from mspipeline.network.graph import Graph
 from mspipeline.provenance import cpu_model, installed
 
 HASH_DIGITS = 8
+_ADAM_ALONE = ("adam",)
 State = Literal["reference", "certified", "differs", "cannot", "absent", "failed"]
 
 
@@ -76,7 +77,10 @@ class Measured(Strict):
 
 
 class Certificate(Strict):
-    """The file. batch_size, seed, loss, learning_rate: of the trial. sha256: over all but itself."""
+    """The file. batch_size, seed, loss: of the trial; learning_rate: of its first optimizer. sha256: over all else.
+
+    optimizers: of which a step was compared; before there were several, files did not say so, and it was Adam's.
+    """
 
     schema_version: Literal[1] = 1
     verdict: Literal["certified", "differs"]
@@ -89,13 +93,15 @@ class Certificate(Strict):
     seed: int
     loss: str
     learning_rate: float
+    optimizers: tuple[str, ...] = _ADAM_ALONE
     commit: str | None
     created_utc: str
     sha256: str = ""
 
     def digest(self) -> str:
-        """SHA-256 of all but `sha256`."""
-        return sha256_data(self.model_dump(mode="json", exclude={"sha256"}))
+        """SHA-256 of all but `sha256`, and of `optimizers` only where a file without them would be another's."""
+        unsaid = {"optimizers"} if self.optimizers == _ADAM_ALONE else set()
+        return sha256_data(self.model_dump(mode="json", exclude={"sha256", *unsaid}))
 
     def side(self, backend: str) -> Side | None:
         """The side of a backend; None where it is neither."""
@@ -131,10 +137,11 @@ def measured(agreement: Agreement) -> Measured:
 
 
 def write_certificate(folder: Path, certificate: Certificate) -> tuple[Path, Certificate]:
-    """Sign off a certificate and write it; an earlier one of the same network, versions and hardware is replaced."""
+    """Sign off a certificate and write it; an earlier one of the same network, optimizers and sides is replaced."""
     signed = certificate.model_copy(update={"sha256": certificate.digest()})
     sides = (signed.reference, signed.other)
-    key = sha256_data([signed.network.graph_hash, *(side.model_dump(mode="json") for side in sides)])
+    optimizers = [] if signed.optimizers == _ADAM_ALONE else [signed.optimizers]
+    key = sha256_data([signed.network.graph_hash, *(side.model_dump(mode="json") for side in sides), *optimizers])
     name = "-".join([signed.network.model, *(side.backend for side in sides), key[:HASH_DIGITS]])
     path = folder / f"{name}.json"
     write_json(path, signed.model_dump(mode="json"))
@@ -181,11 +188,12 @@ class Covering:
     problem: str
 
 
-def covering(folder: Path, network: Network, *sides: Side) -> Covering:
+def covering(folder: Path, network: Network, *sides: Side, optimizers: Sequence[str] = _ADAM_ALONE) -> Covering:
     """The certificates in `folder` that hold for a network on each of these backends as they are here.
 
-    A certificate counts where it was signed off, says certified, and was made with the same versions and hardware; what
-    is empty in `sides` is not compared. Files that are no certificates are passed over, and named where none counts.
+    A certificate counts where it was signed off, says certified, has a step of each of the optimizers, and was made
+    with the same versions and hardware; what is empty in `sides` is not compared. Files that are no certificates are
+    passed over, and named where none counts.
     """
     exact: list[Certificate] = []
     resized: list[Certificate] = []
@@ -206,10 +214,15 @@ def covering(folder: Path, network: Network, *sides: Side) -> Covering:
         if differing:
             problems.append(f"{path.name}: made with {', '.join(differing)}")
             continue
+        if missing := [name for name in optimizers if name not in found.optimizers]:
+            problems.append(
+                f"{path.name}: has no step of {' and '.join(missing)}; certify with --optimizers {','.join(missing)}"
+            )
+            continue
         (exact if found.network.graph_hash == network.graph_hash else resized).append(found)
     names = " and ".join(side.backend for side in sides)
-    missing = f"{folder}: no certificate of {network.model} with these arguments on {names}"
-    problem = "" if exact or resized else "; ".join(problems) or missing
+    none_here = f"{folder}: no certificate of {network.model} with these arguments on {names}"
+    problem = "" if exact or resized else "; ".join(problems) or none_here
     return Covering(tuple(exact or resized), bool(exact), problem)
 
 
@@ -231,10 +244,10 @@ def _differences(there: Side, here: Side) -> list[str]:
 
 @cache
 def _adapters_hash() -> str:
-    """The first digits of a SHA-256 over the source of the graphs, of the losses and of the adapters."""
+    """The first digits of a SHA-256 over the source of graphs, losses, optimizers and adapters."""
     package = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for room in ("backends", "losses", "network"):
-        for path in sorted((package / room).rglob("*.py")):
+    for room in ("arrays.py", "backends", "losses", "network", "optimizers"):
+        for path in sorted([package / room] if room.endswith(".py") else (package / room).rglob("*.py")):
             digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:HASH_DIGITS]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mspipeline.backends.base import Adam
+from mspipeline.arrays import NUMPY
 from mspipeline.backends.certification.evidence import Evidence
 from mspipeline.backends.certification.node_errors import (
     Errors,
@@ -25,10 +24,9 @@ from mspipeline.backends.certification.node_errors import (
 )
 from mspipeline.backends.certification.trial import Trial
 from mspipeline.network.graph import Graph
+from mspipeline.optimizers import Optimizer
 
-Quantity = Literal["forward", "statistics", "loss", "gradient", "step"]
-
-TOLERANCE: dict[Quantity, float] = {
+TOLERANCE = {
     "forward": 3e-5,
     "statistics": 1e-3,
     "loss": 5e-5,
@@ -45,7 +43,8 @@ loss: of one number, a mean over many voxels.
 gradient: a voxel that rounding puts on the other side of a ReLU's kink changes it by about 1 / sqrt(voxels of the
     map). Among 1e4 values one lies within 1e-6 of the kink once in a hundred times; in larger maps it is usual, and
     changes less than this.
-step: the weights' own rounding is 1e-5 of a step of 0.01; what the gradients' difference explains is not counted again.
+step: of each optimizer: the weights' own rounding is 1e-5 of a step of 0.01 (`trial.STEPS`); what the gradients'
+    difference explains, by the optimizer's rule, is not counted again.
 """
 MARGIN = 5.0
 """In training mode rounding grows from layer to layer, how much depends on the network: batch normalisation enlarges it
@@ -57,19 +56,19 @@ CEILING = 0.3
 CLEAR = 5.0
 """A weight's step is compared where its gradient is this many times what the two gradients differ by there, and this
 many times the node's tolerance in units of its root mean square: nearer to zero, rounding may turn its sign, and with
-it Adam's whole first step."""
+it the whole first step of an optimizer whose `sign_decides` it, Adam or Adadelta. Of SGD, say, none is left out."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well two backends agree in one quantity.
+    """How well two backends agree in one quantity: a key of `TOLERANCE`, the step with its optimizer: "step_adam".
 
     worst: the node that uses up most of its tolerance, with its error and that tolerance; an error is infinite where a
     value is missing or no number. begins: the first node above its tolerance in the direction of the computation, None
     where all agree. nodes: how many were compared. left_out: numbers that were not, of `of`.
     """
 
-    quantity: Quantity
+    quantity: str
     worst: str
     error: float
     tolerance: float
@@ -89,18 +88,18 @@ def compare(trial: Trial, reference: Evidence, other: Evidence) -> tuple[Agreeme
     out = graph.outputs[0]
     gradients = gradient_errors(graph, reference.gradients, other.gradients)
     allowed = tolerances("gradient", sensitivity.gradient)
-    steps, left_out, of = _step_errors(trial, reference, other, allowed)
+    stepped = next(iter(reference.stepped))
     found = (
         _judge("forward", activation_errors(trial.nodes, reference.activations, other.activations)),
-        _judge("statistics", statistics_errors(graph, start, reference.stepped, other.stepped)),
+        _judge("statistics", statistics_errors(graph, start, reference.stepped[stepped], other.stepped[stepped])),
         _judge("loss", {out: loss_error(reference.losses, other.losses)}, tolerances("loss", {out: sensitivity.loss})),
         _judge("gradient", _backwards(gradients), allowed),
-        _judge("step", _backwards(steps), left_out=left_out, of=of),
+        *(_judge_step(trial, optimizer, reference, other, allowed) for optimizer in trial.optimizers),
     )
     return tuple(each for each in found if each is not None)
 
 
-def tolerances(quantity: Quantity, sensitivity: Errors) -> dict[str, float]:
+def tolerances(quantity: str, sensitivity: Errors) -> dict[str, float]:
     """The tolerance at each node of a quantity in training mode. sensitivity: of the reference, by node."""
     half = statistics.median(sensitivity.values()) if sensitivity else 0.0
     return {node: min(max(TOLERANCE[quantity], MARGIN * max(own, half)), CEILING) for node, own in sensitivity.items()}
@@ -123,36 +122,48 @@ def _backwards(errors: Errors) -> Errors:
 
 
 def _step_errors(
-    trial: Trial, reference: Evidence, other: Evidence, allowed: Mapping[str, float]
+    trial: Trial, optimizer: Optimizer, reference: Evidence, other: Evidence, allowed: Mapping[str, float]
 ) -> tuple[Errors, int, int]:
     """By node; then numbers that are left out, and how many there are. allowed: tolerances of the gradient.
 
-    What the gradients' own difference makes of a step, by Adam's rule, is not counted a second time.
+    What the gradients' own difference makes of a step, by the optimizer's rule, is not counted a second time.
     """
+    stepped, its_stepped = (each.stepped.get(optimizer.name, {}) for each in (reference, other))
     errors, left_out, of = {}, 0, 0
     for node, keys in keys_by_node(trial.graph, trainable=True).items():
         before = joined(trial.weights, keys)
-        ours, theirs = joined(reference.stepped, keys), joined(other.stepped, keys)
+        ours, theirs = joined(stepped, keys), joined(its_stepped, keys)
         slope, its_slope = joined(reference.gradients[0], keys), joined(other.gradients[0], keys)
         of += before.size
         if {before.shape} != {each.shape for each in (ours, theirs, slope, its_slope)}:
             errors[node] = math.inf
             continue
         doubt = np.maximum(np.abs(its_slope - slope), allowed[node] * math.sqrt(float(np.mean(slope**2))))
-        clear = np.abs(slope) > CLEAR * doubt
+        clear = np.abs(slope) > CLEAR * doubt if optimizer.sign_decides else np.ones(slope.shape, np.bool_)
         left_out += int(np.count_nonzero(~clear))
-        explained = _first_step(trial.optimiser, its_slope) - _first_step(trial.optimiser, slope)
+        explained = _first_step(optimizer, before, its_slope) - _first_step(optimizer, before, slope)
         errors[node] = relative_error((ours - before)[clear], (theirs - before - explained)[clear])
     return errors, left_out, of
 
 
-def _first_step(adam: Adam, gradient: Vector) -> Vector:
-    """What Adam's first step adds to weights: the corrected moments are then the gradient and its square."""
-    return -adam.learning_rate * gradient / (np.abs(gradient) + adam.epsilon)
+def _first_step(optimizer: Optimizer, before: Vector, gradient: Vector) -> Vector:
+    """What an optimizer's first step adds to weights, by its rule."""
+    slots = tuple(np.zeros_like(before) for _ in optimizer.slots)
+    weight, _ = optimizer.update(NUMPY, before, gradient, slots, 1, optimizer.learning_rate)
+    added: Vector = weight - before
+    return added
+
+
+def _judge_step(
+    trial: Trial, optimizer: Optimizer, reference: Evidence, other: Evidence, allowed: Mapping[str, float]
+) -> Agreement | None:
+    errors, left_out, of = _step_errors(trial, optimizer, reference, other, allowed)
+    found = _judge("step", _backwards(errors), left_out=left_out, of=of)
+    return None if found is None else replace(found, quantity=f"step_{optimizer.name}")
 
 
 def _judge(
-    quantity: Quantity, errors: Errors, allowed: Mapping[str, float] | None = None, *, left_out: int = 0, of: int = 0
+    quantity: str, errors: Errors, allowed: Mapping[str, float] | None = None, *, left_out: int = 0, of: int = 0
 ) -> Agreement | None:
     """errors: by node, in the direction of the computation; None comes of none."""
     if not errors:

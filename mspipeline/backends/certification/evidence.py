@@ -35,8 +35,8 @@ class Evidence:
     """What one backend made of a trial.
 
     device: as the framework names it. versions: of the framework and what lies below. activations: by node in inference
-    mode, flat, at `kept_values`. losses, gradients: of each batch in training mode, before any step. stepped: every
-    weight after one training step.
+    mode, flat, at `kept_values`. losses, gradients: of each batch in training mode, before any step. stepped: by
+    optimizer, every weight after one training step.
     """
 
     backend: str
@@ -45,7 +45,7 @@ class Evidence:
     activations: Mapping[str, FloatArray]
     losses: tuple[float, ...]
     gradients: tuple[Weights, ...]
-    stepped: Weights
+    stepped: dict[str, Weights]
     sensitivity: Sensitivity
 
 
@@ -56,7 +56,7 @@ def gather(backend: Backend, trial: Trial, execution: Execution, versions: dict[
     """
     backend.build(trial.graph, execution)
     backend.set_weights(trial.weights)
-    backend.compile(trial.loss, trial.optimiser)
+    backend.compile(trial.loss, trial.optimizers[0])
     other = shaken(trial)
     backend.set_weights(other.weights)
     disturbed = [backend.trace(batch.images, batch.masks, ()) for batch in other.batches]
@@ -64,7 +64,13 @@ def gather(backend: Backend, trial: Trial, execution: Execution, versions: dict[
     first = trial.batches[0]
     traces = [backend.trace(first.images, first.masks, trial.nodes)]
     traces += [backend.trace(batch.images, batch.masks, ()) for batch in trial.batches[1:]]
-    backend.train_step(first.images, first.masks)
+    stepped = {}
+    for number, optimizer in enumerate(trial.optimizers):
+        if number:  # the first is compiled, and has the trial's weights
+            backend.compile(trial.loss, optimizer)
+            backend.set_weights(trial.weights)
+        backend.train_step(first.images, first.masks)
+        stepped[optimizer.name] = backend.weights()
     losses, gradients = tuple(trace.loss for trace in traces), tuple(trace.gradients for trace in traces)
     return Evidence(
         backend.name,
@@ -73,7 +79,7 @@ def gather(backend: Backend, trial: Trial, execution: Execution, versions: dict[
         {name: values.ravel()[kept_values(values.size)] for name, values in traces[0].activations.items()},
         losses,
         gradients,
-        backend.weights(),
+        stepped,
         Sensitivity(
             loss_error(losses, [trace.loss for trace in disturbed]),
             gradient_errors(trial.graph, gradients, [trace.gradients for trace in disturbed]),
@@ -98,11 +104,14 @@ def write_evidence(path: Path, evidence: Evidence) -> None:
         "device": evidence.device,
         "versions": evidence.versions,
         "losses": evidence.losses,
+        "optimizers": list(evidence.stepped),
         "sensitivity": vars(evidence.sensitivity),
     }
     arrays: dict[str, npt.NDArray[Any]] = {"said": np.frombuffer(json.dumps(said).encode(), np.uint8)}
     arrays |= {f"activation:{node}": values for node, values in evidence.activations.items()}
-    for kind, weights in [("stepped", evidence.stepped), *((str(n), g) for n, g in enumerate(evidence.gradients))]:
+    by_kind = {f"step {name}": weights for name, weights in evidence.stepped.items()}
+    by_kind |= {str(number): weights for number, weights in enumerate(evidence.gradients)}
+    for kind, weights in by_kind.items():
         arrays |= {f"{kind}:{node}:{name}": values for (node, name), values in weights.items()}
     with whole_file(path) as partial, partial.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
@@ -114,7 +123,8 @@ def read_evidence(path: Path) -> Evidence:
         with np.load(path, allow_pickle=False) as arrays:
             said = json.loads(arrays["said"].tobytes())
             batches = [str(number) for number in range(len(said["losses"]))]
-            parts: dict[str, dict[Any, Any]] = {kind: {} for kind in ("activation", "stepped", *batches)}
+            steps = {f"step {name}": name for name in said["optimizers"]}
+            parts: dict[str, dict[Any, Any]] = {kind: {} for kind in ("activation", *steps, *batches)}
             for name in set(arrays.files) - {"said"}:
                 kind, *key = name.split(":")
                 parts[kind][key[0] if kind == "activation" else tuple(key)] = arrays[name]
@@ -125,7 +135,7 @@ def read_evidence(path: Path) -> Evidence:
                 parts["activation"],
                 tuple(said["losses"]),
                 tuple(parts[batch] for batch in batches),
-                parts["stepped"],
+                {name: parts[kind] for kind, name in steps.items()},
                 Sensitivity(**said["sensitivity"]),
             )
     except (OSError, ValueError, KeyError, TypeError) as error:

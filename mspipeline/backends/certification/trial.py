@@ -1,4 +1,4 @@
-"""Trial: what every backend is given to show that its network is the same: weights, a batch, a loss, an optimiser.
+"""Trial: what every backend is given to show that its network is the same: weights, a batch, a loss, optimizers.
 
 All of it follows from the graph, a seed and a batch size, in NumPy, so that backends in processes or images of their
 own are given equal numbers.
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from mspipeline.backends.base import Adam, FloatArray, Loss
+from mspipeline.backends.base import FloatArray
 from mspipeline.errors import ShapeError
+from mspipeline.losses import Loss, make_loss
 from mspipeline.network.graph import Graph, Node, without_dropout
 from mspipeline.network.ops import BatchNorm, Op, Shape, Sigmoid, Softmax
 from mspipeline.network.weights import Weights, initial_weights
+from mspipeline.optimizers import OPTIMIZERS, Optimizer, make_optimizer
 
 ADDED = "added_probability"
 """Node that is added behind logits of a whole patch: the losses on them take probabilities."""
@@ -34,6 +36,14 @@ BATCHES = 3
 gradient of a coarse map by a hundredth or more, but it does so in one batch, where a fault does in every one."""
 BATCH_SIZES = (2, 8)
 """Fewest and most images of a trial."""
+STEPS: dict[str, dict[str, float]] = {
+    "adam": {"learning_rate": 0.01},
+    "sgd": {"learning_rate": 1.0, "momentum": 0.9, "weight_decay": 0.1},
+    "adadelta": {"epsilon": 1e-6},
+}
+"""Settings of the step that is compared, so that it is 1e5 times float32's rounding of a weight near 1, and each
+setting shows: Adam's is 0.01 long; SGD's gets 0.19 of the weight by its decay and momentum, whatever the gradient;
+Adadelta's is sqrt(1e-6 / 0.05) = 0.004. An optimizer that is not named here steps by its defaults."""
 _BLOBS = 3
 
 
@@ -47,13 +57,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Trial:
-    """graph: as the network's own, without dropout. batches: the first for all quantities, the others for gradients."""
+    """graph: as the network's own, without dropout. batches: the first for all quantities, the others for gradients.
+
+    optimizers: of each of which one step is compared, from the same weights.
+    """
 
     graph: Graph
     weights: Weights
     batches: tuple[Batch, ...]
     loss: Loss
-    optimiser: Adam
+    optimizers: tuple[Optimizer, ...]
 
     @property
     def images(self) -> FloatArray:
@@ -72,12 +85,11 @@ class Trial:
         return [node.name for node in self.graph if node.name not in fed]
 
 
-def make_trial(graph: Graph, *, seed: int, batch_size: int = 0) -> Trial:
+def make_trial(graph: Graph, *, seed: int, batch_size: int = 0, optimizers: Sequence[str] = tuple(OPTIMIZERS)) -> Trial:
     """The trial of a graph. batch_size: 0 chooses one. Raises ShapeError for a graph of several inputs.
 
     Weights begin as training's do, but none is left at a constant that would hide a fault: a bias of 0, a scale of 1 or
-    a running mean of 0 is the same whether or not it is used. The learning rate of 0.01 makes a step 1e5 times as large
-    as float32's rounding of a weight near 1.
+    a running mean of 0 is the same whether or not it is used.
     """
     if len(graph.inputs) != 1:
         raise ShapeError(f"{graph.name}: has {len(graph.inputs)} inputs; only networks of one can be certified")
@@ -88,7 +100,7 @@ def make_trial(graph: Graph, *, seed: int, batch_size: int = 0) -> Trial:
         perturbed_weights(tried, seed),
         tuple(_batch(tried, count, np.random.default_rng([seed, number])) for number in range(BATCHES)),
         choose_loss(tried),
-        Adam(learning_rate=0.01),
+        tuple(make_optimizer(name, STEPS.get(name, {})) for name in optimizers),
     )
 
 
@@ -123,10 +135,10 @@ def choose_loss(graph: Graph) -> Loss:
     """bce for a sigmoid, categorical_ce for a softmax, ce_dice for maps of logits, each level counting half as much."""
     last = graph[graph.outputs[0]]
     if isinstance(last.op, Sigmoid):
-        return Loss("bce")
+        return make_loss("bce")
     if isinstance(last.op, Softmax):
-        return Loss("categorical_ce")
-    return Loss("ce_dice", level_weights=tuple(0.5**level for level in range(len(graph.outputs))))
+        return make_loss("categorical_ce")
+    return make_loss("ce_dice", level_weights=tuple(0.5**level for level in range(len(graph.outputs))))
 
 
 def perturbed_weights(graph: Graph, seed: int) -> Weights:

@@ -1,7 +1,7 @@
 """PyEDDL adapter: a graph becomes an EDDL network on the CPU, for the library as it is (EDDL 1.1b).
 
 Images and weights change their layout at this module's edge: channels last outside, channels first inside. The layers
-are in `layers`, losses and Adam in `training`, loading, threads and noise in `library`.
+are in `layers`, loading, threads and noise in `library`; losses and updates are the suite's own, in NumPy.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, Loss, State, StepResult, Trace, loss_nodes
+from mspipeline.backends.base import Backend, Execution, FloatArray, State, StepResult, Trace, loss_nodes
 from mspipeline.backends.dropout_masks import DRAWS, DropoutMasks
 from mspipeline.backends.eddl import layers as eddl_layers
 from mspipeline.backends.eddl import library as eddl_library
-from mspipeline.backends.eddl.training import AdamSteps
 from mspipeline.errors import BackendError, ShapeError
-from mspipeline.losses import check_loss, loss_and_gradients
+from mspipeline.losses import Loss
 from mspipeline.network import ops
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import Weights, check_weights
+from mspipeline.optimizers import Optimizer
+from mspipeline.optimizers.numpy_steps import NumPySteps
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class EddlBackend(Backend):
         self._library = eddl_library.load()
         self._graph, self._execution = graph, execution
         self._trained_images: int | None = None
-        self._adam: AdamSteps | None = None
+        self._steps: NumPySteps | None = None
         self._dropout = DropoutMasks(graph, execution.seed, execution.group)
         self._computed: tuple[str, ...] = tuple(graph.outputs)
         self._realise()
@@ -67,7 +68,7 @@ class EddlBackend(Backend):
             )
 
     def _realise(self) -> None:
-        """Make the library's network. Its optimiser is never asked; its losses pass on the slopes that it is given."""
+        """Make the library's network. Its optimizer is never asked; its losses pass on the slopes that it is given."""
         eddl, graph = self._library.eddl, self._graph
         self._library.enter(self._execution.threads)
         losses, self._give_slope = zip(*(self._library.slope_loss() for _ in self._computed), strict=True)
@@ -87,14 +88,14 @@ class EddlBackend(Backend):
             if name in ("mean", "variance"):
                 held[...] = float(name == "variance")  # the library lets a running variance begin at 0
 
-    def compile(self, loss: Loss, optimiser: Adam) -> None:
+    def compile(self, loss: Loss, optimizer: Optimizer) -> None:
         taken = loss_nodes(self._graph, loss)
-        check_loss(loss, [self._graph[name].shape for name in taken])
+        loss.check([self._graph[name].shape for name in taken])
         self._loss = loss
         if taken != self._computed:
             self._renew(taken)
         self._trained = [key for key, spec in self._graph.weights().items() if spec.trainable]
-        self._adam = AdamSteps(optimiser, {"/".join(key): self._held[key].shape for key in self._trained})
+        self._steps = NumPySteps(optimizer, {"/".join(key): self._held[key].shape for key in self._trained})
 
     @property
     def device(self) -> str:
@@ -138,7 +139,8 @@ class EddlBackend(Backend):
 
     def _loss_of(self, masks: FloatArray, outputs: list[FloatArray]) -> tuple[float, list[np.ndarray]]:
         """The loss of a batch and its slope by each output, in float64."""
-        return loss_and_gradients(self._loss, masks.astype(np.float64), [each.astype(np.float64) for each in outputs])
+        masks, outputs = masks.astype(np.float64), [each.astype(np.float64) for each in outputs]
+        return self._loss.of_arrays(masks, outputs), self._loss.gradients(masks, outputs)
 
     def _probability(self, outputs: list[FloatArray]) -> FloatArray:
         """The graph's first output, from what the library computed: where a loss takes logits, those."""
@@ -208,14 +210,21 @@ class EddlBackend(Backend):
         return self._compiled().state() | self._dropout.state()
 
     def set_state(self, state: State) -> None:
-        moments = {name: values for name, values in state.items() if name != DRAWS}
-        self._compiled().set_state(moments)
+        kept = {_named_now(name): values for name, values in state.items() if name != DRAWS}
+        self._compiled().set_state(kept)
         self._dropout.set_state(state.get(DRAWS))
 
-    def _compiled(self) -> AdamSteps:
-        if self._adam is None:
+    def _compiled(self) -> NumPySteps:
+        if self._steps is None:
             raise BackendError(f"{self._graph.name} is built for prediction alone; compile it to train")
-        return self._adam
+        return self._steps
+
+
+def _named_now(name: str) -> str:
+    """The name of a part of the state, from the one that it had when Adam was this adapter's own."""
+    before = {"optimizer/mean/": "optimizer/momentum/", "optimizer/square/": "optimizer/velocity/"}
+    old = next((prefix for prefix in before if name.startswith(prefix)), "")
+    return before.get(old, "") + name.removeprefix(old)
 
 
 def _refused(graph: Graph) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Keras 3 adapter: a graph becomes a functional Keras model; the engine below it is chosen once per process.
 
-Layers are in `layers`, losses in `losses`, steps in `tensorflow`, `torch`, `jax`, what processes that share a batch
+Layers are in `layers`, steps in `tensorflow`, `torch`, `jax`, what processes that share a batch
 exchange in `joint`.
 """
 
@@ -10,26 +10,29 @@ import importlib
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from mspipeline.backends.base import Adam, Backend, Execution, FloatArray, Loss, State, Trace, loss_nodes
+from mspipeline.backends.base import Backend, Execution, FloatArray, State, Trace, loss_nodes
 from mspipeline.backends.dropout_masks import DRAWS, DropoutMasks
 from mspipeline.backends.keras import layers as keras_layers
 from mspipeline.backends.keras.joint import OwnBatch
-from mspipeline.backends.keras.losses import LossFunction, loss_function
 from mspipeline.backends.process_group import ProcessGroup
 from mspipeline.backends.user_settings import keras_on, put_aside
 from mspipeline.errors import BackendError, ShapeError
 from mspipeline.files import nameless_file
-from mspipeline.losses import check_loss
+from mspipeline.losses import Loss
 from mspipeline.network import ops
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import Weights, check_weights
+from mspipeline.optimizers import Optimizer
+
+LossFunction = Callable[[Any, list[Any]], Any]
+"""(masks, a model's outputs) -> scalar."""
 
 
 @contextmanager
@@ -76,34 +79,31 @@ def load_keras(engine: str) -> Any:
     return keras
 
 
-def paper_adam(keras: Any, settings: Adam) -> Any:
-    """Adam as `base.Adam` has it. Keras' own divides by sqrt(v) + epsilon before it corrects v's bias, which makes its
-    epsilon 1 / sqrt(1 - beta2^t) times as large: 32 times in the first step.
-    """
+def keras_optimizer(keras: Any, optimizer: Optimizer) -> Any:
+    """A Keras optimizer that holds the slots as its variables and evaluates the suite's rule."""
     ops = keras.ops
 
-    class PaperAdam(keras.optimizers.Adam):
+    class RuleOptimizer(keras.optimizers.Optimizer):
+        def build(self, variables: Any) -> None:
+            if self.built:
+                return
+            super().build(variables)
+            self._slots = [
+                [self.add_variable_from_reference(variable, name=slot) for variable in variables]
+                for slot in optimizer.slots
+            ]
+
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-            step = ops.cast(self.iterations + 1, variable.dtype)
-            first = 1 - ops.power(ops.cast(self.beta_1, variable.dtype), step)
-            second = ops.sqrt(1 - ops.power(ops.cast(self.beta_2, variable.dtype), step))
+            step, rate = (ops.cast(number, variable.dtype) for number in (self.iterations + 1, learning_rate))
             position = self._get_variable_index(variable)
-            mean, square = self._momentums[position], self._velocities[position]
-            self.assign_add(mean, (gradient - mean) * (1 - self.beta_1))
-            self.assign_add(square, (ops.square(gradient) - square) * (1 - self.beta_2))
-            rate = ops.cast(learning_rate, variable.dtype) * second / first
-            self.assign_sub(variable, mean * rate / (ops.sqrt(square) + self.epsilon * second))
+            held = [slot[position] for slot in self._slots]
+            # TensorFlow's variable comes bare, JAX's as Keras' own.
+            values = [ops.convert_to_tensor(each) for each in (variable, *held)]
+            weight, slots = optimizer.update(ops, values[0], gradient, tuple(values[1:]), step, rate)
+            for each, new in zip((*held, variable), (*slots, weight), strict=True):
+                self.assign(each, new)
 
-    return PaperAdam(settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon, name="adam")
-
-
-def clipped_to_norm(keras: Any, gradients: list[Any], norm: float | None) -> list[Any]:
-    """The gradients, shortened together so that the norm over all of them is at most this; as they are without it."""
-    if norm is None:
-        return gradients
-    length = keras.ops.sqrt(sum(keras.ops.sum(keras.ops.square(each)) for each in gradients))
-    scale = norm / keras.ops.maximum(length, norm)
-    return [each * scale for each in gradients]
+    return RuleOptimizer(optimizer.learning_rate, name=optimizer.name)
 
 
 class KerasBackend(Backend):
@@ -128,17 +128,17 @@ class KerasBackend(Backend):
         self._dropout = DropoutMasks(graph, execution.seed, execution.group)
         with self._placed():
             self._model = keras_layers.realise(self._toolkit(), graph)
-        self._optimiser: Any = None
+        self._optimizer: Any = None
         self._make_prediction()
 
-    def compile(self, loss: Loss, optimiser: Adam) -> None:
+    def compile(self, loss: Loss, optimizer: Optimizer) -> None:
         taken, given = loss_nodes(self._graph, loss), tuple(self._graph.outputs)
-        check_loss(loss, [self._graph[name].shape for name in taken])
-        value_of = loss_function(self._keras, loss, self._batch)
-        self._loss: LossFunction = lambda masks, outputs: value_of(masks, outputs[-len(taken) :])
+        loss.check([self._graph[name].shape for name in taken])
+        arrays, batch = self._keras.ops, self._batch
+        self._loss: LossFunction = lambda masks, outputs: loss.value(arrays, batch, masks, outputs[-len(taken) :])
         self._trained = self._model if taken == given else self._with_outputs((*given, *taken))
         with self._placed():
-            self._make_steps(optimiser)
+            self._make_steps(optimizer)
 
     def _before_loading(self, execution: Execution) -> None:
         """What an engine reads only once, when it is loaded."""
@@ -178,7 +178,7 @@ class KerasBackend(Backend):
         """Compile the forward pass."""
 
     @abstractmethod
-    def _make_steps(self, optimiser: Adam) -> None:
+    def _make_steps(self, optimizer: Optimizer) -> None:
         """Compile the steps, with `self._loss`."""
 
     @abstractmethod
@@ -242,8 +242,8 @@ class KerasBackend(Backend):
             self._write(variable, keras_layers.other_layout(self._graph, key, weights[key]))
 
     def _state_variables(self) -> dict[str, Any]:
-        """The optimiser's variables by name."""
-        return {f"optimiser/{variable.path}": variable for variable in self._optimiser.variables}
+        """The optimizer's variables by name."""
+        return {f"optimizer/{variable.path}": variable for variable in self._optimizer.variables}
 
     def state(self) -> State:
         moments = {name: self._read(variable) for name, variable in self._state_variables().items()}
@@ -272,7 +272,7 @@ class KerasBackend(Backend):
         differing += [name for name in own.keys() & state.keys() if tuple(own[name].shape) != state[name].shape]
         if differing:
             raise ShapeError(
-                f"optimiser state of another network: {len(differing)} entries differ ({differing[0]}, ...); "
+                f"optimizer state of another network: {len(differing)} entries differ ({differing[0]}, ...); "
                 "resume the run that wrote it"
             )
 

@@ -11,16 +11,17 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from mspipeline.backends.base import Adam, Execution, FloatArray, StepResult
+from mspipeline.backends.base import Execution, FloatArray, StepResult
 from mspipeline.backends.keras.backend import (
     KerasBackend,
     as_list,
-    clipped_to_norm,
+    keras_optimizer,
     no_gpu,
-    paper_adam,
     threads_are_set,
 )
 from mspipeline.backends.process_group import JOIN_S
+from mspipeline.optimizers import Optimizer
+from mspipeline.optimizers.clipping import clipped_to_norm
 
 ARITHMETIC = {
     "jax_enable_x64": False,
@@ -154,13 +155,13 @@ class JaxBackend(KerasBackend):
 
         self._predict = self._jax.jit(predict)
 
-    def _make_steps(self, optimiser: Adam) -> None:
+    def _make_steps(self, optimizer: Optimizer) -> None:
         jax, model, value_of = self._jax, self._trained, self._loss
-        updates = self._optimiser = paper_adam(self._keras, optimiser)
+        updates = self._optimizer = keras_optimizer(self._keras, optimizer)
         updates.build(model.trainable_variables)
-        self._place |= {id(variable): ("optimiser", i) for i, variable in enumerate(updates.variables)}
-        self._held["optimiser"] = [self._held_everywhere(variable.value) for variable in updates.variables]
-        self._rate, place_of_rate = optimiser.learning_rate, self._place[id(updates.learning_rate)][1]
+        self._place |= {id(variable): ("optimizer", i) for i, variable in enumerate(updates.variables)}
+        self._held["optimizer"] = [self._held_everywhere(variable.value) for variable in updates.variables]
+        self._rate, place_of_rate = optimizer.learning_rate, self._place[id(updates.learning_rate)][1]
 
         def loss_of(trainable: Any, rest: Any, images: Any, masks: Any, kept: Any) -> tuple[Any, Any]:
             self._drop(kept)
@@ -172,7 +173,7 @@ class JaxBackend(KerasBackend):
 
         def train(trainable: Any, rest: Any, moments: Any, images: Any, masks: Any, kept: Any, rate: Any) -> Any:
             (loss, (probability, rest)), gradients = gradients_of(trainable, rest, images, masks, kept)
-            gradients = clipped_to_norm(self._keras, gradients, optimiser.clip_norm)
+            gradients = clipped_to_norm(self._keras.ops, gradients, optimizer.clip_norm)
             moments = [rate if place == place_of_rate else each for place, each in enumerate(moments)]
             trainable, moments = updates.stateless_apply(moments, gradients, trainable)
             return trainable, rest, moments, loss, probability
@@ -197,10 +198,10 @@ class JaxBackend(KerasBackend):
         kept = self._dropout.of_step(len(images), whole=whole)
         whole = whole and self._group.size > 1
         with self._placed(), self._with_others():
-            held["trainable"], held["rest"], held["optimiser"], loss, probability = self._train[whole](
+            held["trainable"], held["rest"], held["optimizer"], loss, probability = self._train[whole](
                 held["trainable"],
                 held["rest"],
-                held["optimiser"],
+                held["optimizer"],
                 self._given(images, whole),
                 self._given(masks, whole),
                 [self._given(mask, whole) for mask in kept.values()],

@@ -10,20 +10,21 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from mspipeline.backends.base import Adam, Execution, FloatArray, StepResult
+from mspipeline.backends.base import Execution, FloatArray, StepResult
 from mspipeline.backends.keras.backend import (
     KerasBackend,
     as_list,
-    clipped_to_norm,
+    keras_optimizer,
     no_gpu,
     own_gpu,
-    paper_adam,
     threads_are_set,
 )
 from mspipeline.backends.keras.joint import JointBatch, OwnBatch, joint_normalisation
 from mspipeline.backends.keras.layers import with_own_layers
 from mspipeline.backends.keras.tensorflow_layers import toolkit
 from mspipeline.backends.process_group import SILENCE_S, addresses
+from mspipeline.optimizers import Optimizer
+from mspipeline.optimizers.clipping import clipped_to_norm
 
 
 class TensorFlowBackend(KerasBackend):
@@ -116,10 +117,10 @@ class TensorFlowBackend(KerasBackend):
             lambda images: as_list(self._model(images, training=False))[0], input_signature=[self._image]
         )
 
-    def _make_steps(self, optimiser: Adam) -> None:
+    def _make_steps(self, optimizer: Optimizer) -> None:
         tf, model, loss_of, batch = self._tf, self._trained, self._loss, self._batch
-        self._optimiser = paper_adam(self._keras, optimiser)
-        self._optimiser.build(model.trainable_variables)
+        self._optimizer = keras_optimizer(self._keras, optimizer)
+        self._optimizer.build(model.trainable_variables)
 
         def gradients_of(images: Any, masks: Any, counted: Any, kept: Any) -> tuple[Any, Any, Any]:
             batch.counted = counted
@@ -144,15 +145,15 @@ class TensorFlowBackend(KerasBackend):
 
         def train(images: Any, masks: Any, counted: Any, kept: Any, rate: Any) -> tuple[Any, Any]:
             value, probability, found = gradients(images, masks, counted, kept)
-            self._optimiser.learning_rate = rate
-            found = clipped_to_norm(self._keras, found, optimiser.clip_norm)
-            self._optimiser.apply(found, model.trainable_variables)
+            self._optimizer.learning_rate = rate
+            found = clipped_to_norm(self._keras.ops, found, optimizer.clip_norm)
+            self._optimizer.apply(found, model.trainable_variables)
             return value, probability
 
         def evaluate(images: Any, masks: Any, counted: Any) -> Any:
             return together(loss_and_output, images, masks, counted)
 
-        self._rate = optimiser.learning_rate
+        self._rate = optimizer.learning_rate
         number = tf.TensorSpec((), tf.float32)
         signature = [self._image, self._mask, number]
         kept = [tf.TensorSpec((None, *self._graph[node].shape), tf.float32) for node in self._dropout.nodes]

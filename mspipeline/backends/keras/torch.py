@@ -1,4 +1,4 @@
-"""PyTorch engine of the Keras adapter: eager steps on layers of `torch_layers`, Adam as one fused kernel."""
+"""PyTorch engine of the Keras adapter: eager steps on layers of `torch_layers`, updates by `torch_updates`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mspipeline.backends.base import Adam, Execution, FloatArray, State, StepResult
+from mspipeline.backends.base import Execution, FloatArray, State, StepResult
 from mspipeline.backends.dropout_masks import DRAWS
 from mspipeline.backends.keras.backend import KerasBackend, no_gpu, own_gpu
 from mspipeline.backends.keras.joint import JointBatch, OwnBatch
 from mspipeline.backends.keras.torch_group import gather, join, total, total_in_place
 from mspipeline.backends.keras.torch_layers import in_place_activations, joint_normalisation, toolkit
 from mspipeline.backends.keras.torch_program import Program
+from mspipeline.backends.keras.torch_updates import updates_of
+from mspipeline.optimizers import Optimizer
 
 
 class TorchBackend(KerasBackend):
@@ -73,29 +75,12 @@ class TorchBackend(KerasBackend):
     def _make_prediction(self) -> None:
         self._program = Program(self._model, in_place_activations())
 
-    def _make_steps(self, optimiser: Adam) -> None:
-        torch = self._torch
-        self._rate, self._clip_norm = optimiser.learning_rate, optimiser.clip_norm
+    def _make_steps(self, optimizer: Optimizer) -> None:
+        self._rate, self._clip_norm = optimizer.learning_rate, optimizer.clip_norm
         self._training_program = Program(self._trained, in_place_activations())
         names = {id(variable): "/".join(key) for key, variable in self._variables().items()}
         self._parameters = {names[id(variable)]: variable.value for variable in self._model.trainable_variables}
-        # Fused Adam on a CPU goes through memory, whatever the strides: a gradient laid out otherwise than its weight
-        # gives a wrong update without a word (PyTorch 2.13). So it is given views in the order of memory.
-        self._orders = {name: _memory_order(parameter) for name, parameter in self._parameters.items()}
-        self._stored = {
-            name: torch.nn.Parameter(parameter.data.permute(self._orders[name]))
-            for name, parameter in self._parameters.items()
-        }
-        betas = (optimiser.beta1, optimiser.beta2)
-        self._optimiser = torch.optim.Adam(
-            self._stored.values(), optimiser.learning_rate, betas, optimiser.epsilon, fused=True
-        )
-        for parameter in self._stored.values():  # PyTorch would make them in the first step; `state` is asked before
-            self._optimiser.state[parameter] = {
-                "step": torch.zeros((), device=self._device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
+        self._updates = updates_of(optimizer, self._parameters, self._keras.ops)
 
     @property
     def device(self) -> str:
@@ -114,14 +99,7 @@ class TorchBackend(KerasBackend):
                 total_in_place([each.grad for each in self._parameters.values() if each.grad is not None])
             self._dropout.draws += 1
             self._clip()
-            for group in self._optimiser.param_groups:
-                group["lr"] = self._rate if rate is None else rate
-            for name, parameter in self._parameters.items():
-                if parameter.grad is not None:
-                    self._stored[name].grad = parameter.grad.permute(self._orders[name])
-                    parameter.grad = None
-            self._optimiser.step()
-            self._optimiser.zero_grad(set_to_none=True)
+            self._updates.step(self._rate if rate is None else rate)
         return StepResult(loss.item(), outputs[0].detach().cpu().numpy())
 
     def _clip(self) -> None:
@@ -173,27 +151,14 @@ class TorchBackend(KerasBackend):
     def _read(self, variable: Any) -> Any:
         return variable.value.detach().cpu().numpy().copy()
 
-    def _moments(self) -> dict[str, Any]:
-        """The optimiser's tensors by name; every parameter has a count of steps, all of them the same."""
-        found: dict[str, Any] = {}
-        for name, parameter in self._stored.items():
-            own = self._optimiser.state[parameter]
-            found |= {f"optimiser/{name}/{part}": own[part] for part in ("step", "exp_avg", "exp_avg_sq")}
-        return found
-
     def state(self) -> State:
-        moments = {name: tensor.detach().cpu().numpy().copy() for name, tensor in self._moments().items()}
-        return {**moments, **self._dropout.state()}
+        kept = {name: tensor.detach().cpu().numpy().copy() for name, tensor in self._updates.kept().items()}
+        return {**kept, **self._dropout.state()}
 
     def set_state(self, state: State) -> None:
-        moments = self._moments()
-        self._check_state(moments, {name: each for name, each in state.items() if name != DRAWS})
+        kept = self._updates.kept()
+        self._check_state(kept, {name: each for name, each in state.items() if name != DRAWS})
         self._dropout.set_state(state.get(DRAWS))
         with self._torch.no_grad():
-            for name, tensor in moments.items():
+            for name, tensor in kept.items():
                 tensor.copy_(self._torch.from_numpy(np.array(state[name])))
-
-
-def _memory_order(tensor: Any) -> list[int]:
-    """The axes from the largest stride to the smallest; among equals as they are."""
-    return sorted(range(tensor.dim()), key=lambda axis: -int(tensor.stride(axis)))

@@ -175,6 +175,14 @@ def test_a_first_stage_that_collapsed_is_not_forgotten_when_the_second_is_traine
     assert (record.collapsed, record.collapsed_to, record.collapsed_epoch) == (True, "everything", 1)
 
 
+def test_a_cascade_is_trained_with_adadelta_as_published(patch_shards: Path, tmp_path: Path) -> None:
+    job = cascade_job(patch_shards, tmp_path, optimizer="adadelta", learning_rate=None, clip_norm=0)
+    assert run(job).status == "complete"
+    assert {row["learning_rate"] for row in rows_of(job)} == {1.0}
+    state = read_checkpoint(RunPaths(job.run_folder).stage(2, "last")).state
+    assert any("accumulated_delta" in key and values.any() for key, values in state.items())
+
+
 def test_without_validation_cases_patches_are_held_out(small_dataset: Path, tmp_path: Path) -> None:
     split = SplitSettings(validation=0, test=0.5)
     prepare(PrepareJob(dataset=small_dataset, output=tmp_path / "shards", recipe="patches3d", split=split))

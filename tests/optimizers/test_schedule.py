@@ -1,8 +1,15 @@
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
-from mspipeline.optimizers.schedules import ScheduleName, learning_rate
+from mspipeline.errors import ConfigError
+from mspipeline.optimizers import SCHEDULES, make_schedule
+from mspipeline.optimizers import learning_rate as rate_of
+
+
+def learning_rate(rate: float, step: int, steps: int, *, schedule: str = "constant", **options: Any) -> float:
+    return rate_of(rate, step, steps, schedule=make_schedule(schedule, {}), **options)
 
 
 def test_the_rate_grows_in_equal_parts_and_then_stays() -> None:
@@ -30,15 +37,26 @@ def test_poly_is_nnunets() -> None:
     assert rates == pytest.approx([1, 0.75**0.9, 0.5**0.9, 0.25**0.9])
 
 
+def test_steps_are_down_after_so_many_epochs_of_so_many_steps() -> None:
+    schedule = make_schedule("step", {"step_factor": 0.5, "step_epochs": 2})
+    rates = [rate_of(8.0, step, 18, schedule=schedule, warmup_steps=2, epoch_steps=3) for step in range(18)]
+    assert rates == [4.0, *[8.0] * 5, *[4.0] * 6, *[2.0] * 6]
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "poly"])
-def test_a_decay_begins_where_the_warm_up_ends_and_never_gets_to_0(schedule: ScheduleName) -> None:
+def test_a_decay_begins_where_the_warm_up_ends_and_never_gets_to_0(schedule: str) -> None:
     rates = [learning_rate(1.0, step, 20, warmup_steps=5, schedule=schedule) for step in range(20)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert all(later < sooner for sooner, later in pairwise(rates[4:]))
     assert 0 < rates[-1] < 0.1
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "poly"])
-def test_a_training_shorter_than_its_warm_up_only_grows(schedule: ScheduleName) -> None:
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_training_shorter_than_its_warm_up_only_grows(schedule: str) -> None:
     rates = [learning_rate(1.0, step, 4, warmup_steps=100, schedule=schedule) for step in range(4)]
     assert rates == pytest.approx([0.01, 0.02, 0.03, 0.04])
+
+
+def test_a_schedule_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match="unknown schedule 'linear'; choose constant, cosine, poly, step"):
+        make_schedule("linear", {})

@@ -1,0 +1,38 @@
+"""The table of losses by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mspipeline.errors import ConfigError
+from mspipeline.losses.binary_cross_entropy import BinaryCrossEntropy
+from mspipeline.losses.binary_cross_entropy_and_dice import BinaryCrossEntropyAndDice
+from mspipeline.losses.categorical_cross_entropy import CategoricalCrossEntropy
+from mspipeline.losses.cross_entropy_and_dice import CrossEntropyAndDice
+from mspipeline.losses.loss import Loss
+from mspipeline.losses.soft_dice import SoftDice
+from mspipeline.losses.weighted_cross_entropy import WeightedCrossEntropy
+
+LOSSES: dict[str, type[Loss]] = {
+    each.name: each
+    for each in (
+        BinaryCrossEntropyAndDice,
+        BinaryCrossEntropy,
+        SoftDice,
+        CategoricalCrossEntropy,
+        WeightedCrossEntropy,
+        CrossEntropyAndDice,
+    )
+}
+"""The losses by name. Of those that a network can be trained with, the first is what `auto` takes."""
+
+
+def make_loss(name: str, **settings: Any) -> Loss:
+    """A loss with these settings. Raises ConfigError for a name that is not in the table.
+
+    >>> make_loss("weighted_ce", class_weights=(0.05, 0.95)).name
+    'weighted_ce'
+    """
+    if name not in LOSSES:
+        raise ConfigError(f"unknown loss {name!r}; choose {', '.join(LOSSES)}")
+    return LOSSES[name](**settings)
