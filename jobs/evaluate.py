@@ -15,11 +15,12 @@ from mspipeline.datasets.split import Subset
 from mspipeline.errors import RunFolderError, UsageError
 from mspipeline.jobs.resources import threads_for
 from mspipeline.metrics.case import score_case
+from mspipeline.metrics.case_masks import CaseMasks
 from mspipeline.recipes.prediction import PredictionSettings, Trained
 from mspipeline.recipes.trained import load_trained
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows, write_rows
 from mspipeline.shards.manifest import Manifest, ShardEntry, load_manifest, verify_shards
-from mspipeline.tables.schema import AS_DRAWN, CASES, LESIONS
+from mspipeline.tables.schema import AS_DRAWN, CASES, LESIONS, with_scores
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.protocols import Stop
 
@@ -66,9 +67,10 @@ def evaluate(
             if error := stop():
                 raise error
     replaced = {_place(row) for row in rows}
-    for path, schema, new in ((paths.lesions, LESIONS, lesions), (paths.cases, CASES, rows)):
-        kept = [row for row in read_rows(path, schema).to_pylist() if _place(row) not in replaced]
-        write_rows(path, sorted(kept + new, key=_place), schema)
+    for path, schema, new in ((paths.lesions, LESIONS, lesions), (paths.cases, with_scores(CASES), rows)):
+        earlier = read_rows(path, schema)
+        kept = [row for row in earlier.to_pylist() if _place(row) not in replaced]
+        write_rows(path, sorted(kept + new, key=_place), earlier.schema)
     return rows
 
 
@@ -110,13 +112,14 @@ def _score(job: EvaluateJob, trained: Trained, subset: str, entry: ShardEntry, s
     """The case's row, and a row for each of its lesions. source: of the truth, see `AS_DRAWN`."""
     began = time.perf_counter()
     truth, found = trained.shard(job.shards, entry)
-    scores, lesions = score_case(
+    masks = CaseMasks(
         truth,
         found.mask,
         spacing_mm=found.grid.spacing_mm,
         affine_ras=found.grid.affine_ras,
         probability=found.probability,
     )
+    scores, lesions = score_case(masks)
     names = {"run_id": trained.record.run_id, "case": entry.case, "subset": subset, "checkpoint": job.checkpoint}
     row = {
         **names,

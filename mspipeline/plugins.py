@@ -51,6 +51,7 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
         self.what, self.group, self.built_in = what, group, built_in
         self._accept = accept
         self._loaded: dict[EntryPoint, Kind | Problem] = {}
+        self._warned: set[Problem] = set()
 
     def __iter__(self) -> Iterator[str]:
         yield from self.built_in
@@ -75,10 +76,11 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
         return entry
 
     def working(self) -> dict[str, Kind]:
-        """All that can be used, by name; each that cannot is logged as a warning."""
+        """All that can be used, by name; each that cannot is logged as a warning, once."""
         loaded = {name: self._load(point) for name, point in self._added().items()}
         for entry in loaded.values():
-            if isinstance(entry, Problem):
+            if isinstance(entry, Problem) and entry not in self._warned:
+                self._warned.add(entry)
                 log.warning("%s; it is left out", entry)
         return {**self.built_in, **{name: entry for name, entry in loaded.items() if not isinstance(entry, Problem)}}
 

@@ -25,7 +25,7 @@ from pydantic import Field
 from mspipeline.config import Strict, TrainJob, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError, StorageError
 from mspipeline.files import read_json, sha256_data, whole_file, write_json
-from mspipeline.tables.schema import completed, missing_columns
+from mspipeline.tables.schema import added_scores, completed, missing_columns
 
 SCHEMA_VERSION = 1
 Status = Literal["running", "complete", "interrupted", "failed"]
@@ -299,9 +299,10 @@ def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RunFolderError(f"{path}: not a readable Arrow file ({error}); run the job again") from error
-    if missing_columns(table.schema, schema) or not set(table.schema.names) <= set(schema.names):
+    known = {*schema.names, *(field.name for field in added_scores(table.schema))}
+    if missing_columns(table.schema, schema) or not set(table.schema.names) <= known:
         raise RunFolderError(f"{path}: holds columns {table.schema.names}, expected {schema.names}")
     try:
-        return completed(table, schema).cast(schema)
+        return completed(table, schema)
     except (pa.ArrowException, ValueError) as error:
         raise RunFolderError(f"{path}: holds values of another kind ({error}); run the job again") from error

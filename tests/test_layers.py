@@ -74,6 +74,7 @@ SIDEWAYS = {
     ("mspipeline.runs", "mspipeline.files"),
     ("mspipeline.runs", "mspipeline.config"),
     ("mspipeline.network", "mspipeline.files"),
+    ("mspipeline.tables", "mspipeline.metrics"),
     ("mspipeline.telemetry", "mspipeline.tables"),
     ("mspipeline.interchange.runs", "mspipeline.training"),
     ("mspipeline.interchange.runs", "mspipeline.recipes"),

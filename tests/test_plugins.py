@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from mspipeline import plugins
@@ -37,6 +38,9 @@ pictures2d = recipe:Pictures2d
 named_otherwise = recipe:Pictures2d
 schema_alone = recipe:PictureSchema
 unfinished = broken_recipe:Unfinished
+[mspipeline.scores]
+volume_ratio = score:VOLUME_RATIO
+another_name = score:VOLUME_RATIO
 """
 
 
@@ -125,7 +129,7 @@ def test_doctor_names_what_is_broken(installed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("backend_needed")
-def test_a_network_a_backend_and_a_layout_of_another_package_in_one_real_run(
+def test_a_network_a_backend_a_layout_and_a_score_of_another_package_in_one_real_run(
     installed: Path, small_dataset: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
@@ -149,8 +153,19 @@ def test_a_network_a_backend_and_a_layout_of_another_package_in_one_real_run(
     assert (record["model"], record["backend"], record["status"]) == ("one_convolution", "renamed", "complete")
     scored = command(installed, "evaluate", f"runs/{record['run_id']}", "shards", "--json", cwd=tmp_path)
     assert scored.code == 0, scored.stderr
-    assert {row["subset"] for row in json.loads(scored.stdout)} == {"validation", "test"}
-    gone = run("evaluate", f"runs/{record['run_id']}", "shards", cwd=tmp_path)  # the package is not installed any more
+    rows = json.loads(scored.stdout)
+    assert {row["subset"] for row in rows} == {"validation", "test"}
+    assert all(row["volume_ratio"] == pytest.approx(row["prediction_ml"] / row["truth_ml"]) for row in rows)
+    assert "score 'another_name' of package example-plugins" in scored.stderr
+    # The package is not installed any more: what it computed is still in the tables and on the page.
+    assert run("collect", "runs", "-o", "tables", cwd=tmp_path).code == 0
+    collected = pq.read_table(tmp_path / "tables/cases.parquet")
+    assert sorted(collected["volume_ratio"].to_pylist()) == sorted(row["volume_ratio"] for row in rows)
+    assert run("report", "tables", "-o", "page.html", cwd=tmp_path).code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "Held-out cases (test): volume ratio" in page
+    assert "<dt>Volume ratio</dt>\n<dd>Predicted volume / true volume.</dd>" in page
+    gone = run("evaluate", f"runs/{record['run_id']}", "shards", cwd=tmp_path)
     assert (gone.code, gone.error.startswith("unknown backend 'renamed'")) == (ConfigError.exit_code, True)
 
 

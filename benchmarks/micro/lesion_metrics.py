@@ -22,6 +22,7 @@ from scipy import ndimage
 from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.metrics import challenge, components, surface
 from mspipeline.metrics.case import score_case
+from mspipeline.metrics.case_masks import CaseMasks
 
 BoolArray = npt.NDArray[np.bool_]
 Work = Callable[[BoolArray, BoolArray], object]
@@ -102,7 +103,7 @@ def _lesion_scores(truth: BoolArray, prediction: BoolArray) -> list[float]:
 
 
 def _case(truth: BoolArray, prediction: BoolArray) -> object:
-    return score_case(truth, prediction, spacing_mm=SPACING_MM, affine_ras=np.eye(4))
+    return score_case(CaseMasks(truth, prediction, spacing_mm=SPACING_MM, affine_ras=np.eye(4)))
 
 
 def _scipy_surface(truth: BoolArray, prediction: BoolArray) -> list[float]:

@@ -78,7 +78,10 @@ def collect(runs: Path, output: Path) -> Collected:
         with _leaving_out(folder, problems):
             for name, table in collect_run(RunPaths(folder), record).items():
                 parts[name].append(table)
-    joined = {name: pa.concat_tables(tables).unify_dictionaries().combine_chunks() for name, tables in parts.items()}
+    joined = {
+        name: pa.concat_tables(tables, promote_options="default").unify_dictionaries().combine_chunks()
+        for name, tables in parts.items()
+    }
     with ExitStack() as files:  # renamed when all are written: tables of one collection, never of two
         for name, table in joined.items():
             partial = files.enter_context(whole_file(output / f"{name}.parquet"))

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import KDTree
 
 from mspipeline.metrics.crop import BoolArray, check_masks, check_spacing, common_box
 
@@ -154,6 +153,8 @@ def _nearest(points: FloatArray, others: FloatArray) -> FloatArray:
     """
     if not len(others):
         return np.full(len(points), math.nan)
+    from scipy.spatial import KDTree  # half a second, and whoever reads a table imports this module
+
     tree = KDTree(others, balanced_tree=False, compact_nodes=False)
     return np.asarray(tree.query(points)[0], np.float64)
 

@@ -14,14 +14,11 @@ from mspipeline.report.definitions import (
     CASE_VALUE,
     HELD_OUT,
     HELD_OUT_DEFINITION,
-    LESION_ROWS,
-    SCORE_DEFINITIONS,
     SUBSET_WORDS,
 )
 from mspipeline.report.measures import aggregate
+from mspipeline.report.score_columns import score_columns
 from mspipeline.report.tables import Tables
-
-SCORES = tuple(dict.fromkeys([*(name for name, *_ in SCORE_DEFINITIONS), *(name for name, *_ in LESION_ROWS)]))
 
 Ints: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 Floats: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -46,13 +43,15 @@ def scored_rows(tables: Tables, groups: Sequence[Group]) -> pa.Table:
 def case_scores(rows: pa.Table, left_out: Collection[str] = ()) -> pa.Table:
     """Scores of each case in each group, averaged over the group's runs without those in `left_out`.
 
-    rows: as made by `scored_rows`. Columns: group, subset, case, `SCORES` (null where undefined in every run), for each
-    score `<score>_defined` (runs in which it is defined), runs. Sorted by subset (test first), case, group.
+    rows: as made by `scored_rows`. Columns: group, subset, case, each of `score_columns` (null where undefined in every
+    run), for each score `<score>_defined` (runs in which it is defined), runs. Sorted by subset (test first), case,
+    group.
     """
+    scores = [column.name for column in score_columns(rows.schema)]
     rows = rows.filter(pc.invert(pc.is_in(rows["run_id"], value_set=pa.array(list(left_out), pa.string()))))
-    parts = [(name, how) for name in SCORES for how in ("mean", "count")]
+    parts = [(name, how) for name in scores for how in ("mean", "count")]
     means = aggregate(rows, ["group", "subset", "case"], [*parts, ("run_id", "count")])
-    names = {f"{name}_mean": name for name in SCORES} | {f"{name}_count": f"{name}_defined" for name in SCORES}
+    names = {f"{name}_mean": name for name in scores} | {f"{name}_count": f"{name}_defined" for name in scores}
     means = means.rename_columns([{**names, "run_id_count": "runs"}.get(name, name) for name in means.column_names])
     means = means.append_column("order", pc.index_in(means["subset"], value_set=pa.array(list(HELD_OUT))))
     keys = [("order", "ascending"), ("case", "ascending"), ("group", "ascending")]
@@ -71,13 +70,13 @@ def case_rows(groups: Sequence[Group], rows: pa.Table, left_out: Collection[str]
             cells = _cells(groups, rows, subset, "dice", ".3f", left_out)
             made.append(Row(f"cases.{subset}.dice", "Dice", name, "1", f"{HELD_OUT_DEFINITION} {use}", cells))
     subset = next((each for each in HELD_OUT if each in present), "")
-    meanings = {name: words for name, _, _, words in SCORE_DEFINITIONS}
-    for column, words, unit, pattern in LESION_ROWS if subset else ():
-        meaning = meanings.get(column, "Share of both surfaces that lies within 1 mm of the other.")
-        cells = _cells(groups, rows, subset, column, pattern, left_out)
-        title = f"{SUBSET_WORDS[subset]}: {words}"
-        key = f"cases.{subset}.{column}"
-        made.append(Row(key, "Lesions and surfaces", title, unit, f"{meaning} {CASE_VALUE}", cells))
+    for score in score_columns(rows.schema) if subset else ():
+        if score.row:
+            cells = _cells(groups, rows, subset, score.name, score.format, left_out)
+            title = f"{SUBSET_WORDS[subset]}: {score.row}"
+            key = f"cases.{subset}.{score.name}"
+            definition = f"{score.definition} {CASE_VALUE}"
+            made.append(Row(key, "Lesions and surfaces", title, score.unit or "1", definition, cells))
     return made
 
 

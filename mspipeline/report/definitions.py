@@ -188,45 +188,4 @@ HELD_OUT_DEFINITION = (
     f"Voxel Dice, 2TP/(2TP+FP+FN), of the whole case on the grid of the scan as acquired. {CASE_VALUE}"
 )
 
-LESION_ROWS = (
-    ("msseg2016_f1", "lesion F1 (MSSEG 2016)", "1", ".3f"),
-    ("hd95_mm", "95 % Hausdorff distance (mm)", "mm", ".1f"),
-    ("assd_mm", "average symmetric surface distance (mm)", "mm", ".2f"),
-    ("surface_dice_1mm", "surface Dice at 1 mm", "1", ".3f"),
-)
-"""Scores of whole cases beside Dice that have rows of their own: column, name, unit, number format."""
-
 SUBSET_WORDS = {"test": "Held-out cases (test)", "validation": "Validation cases", "train": "Training cases"}
-
-SCORE_DEFINITIONS = (
-    ("dice", "Dice", ".3f", "2TP/(2TP+FP+FN), the same as F1."),
-    ("iou", "IoU", ".3f", "Intersection over union (Jaccard), TP/(TP+FP+FN)."),
-    ("precision", "Precision", ".3f", "TP/(TP+FP): how much of the predicted lesion is lesion."),
-    ("recall", "Recall", ".3f", "TP/(TP+FN): how much of the lesion was found (sensitivity)."),
-    ("specificity", "Specificity", ".4f", "TN/(TN+FP); near 1 whenever lesions are small, so of little use alone."),
-    (
-        "volume_error_percent",
-        "Volume error (%)",
-        "+.1f",
-        "100 (predicted volume - true volume) / true volume; negative where too little was predicted.",
-    ),
-    (
-        "msseg2016_f1",
-        "Lesion F1",
-        ".3f",
-        "Harmonic mean of lesion sensitivity and lesion precision by the rules of MSSEG 2016 (6-connected lesions "
-        "above 3 mm³; detected where enough of their volume is overlapped by lesions that lie mostly inside).",
-    ),
-    ("truth_lesions_6", "Lesions", ".0f", "6-connected components of the reference mask, of any size."),
-    ("predicted_lesions_6", "Predicted lesions", ".0f", "6-connected components of the prediction, of any size."),
-    (
-        "hd95_mm",
-        "HD95 (mm)",
-        ".1f",
-        "The larger of the two directed 95th percentiles of the distances between surface voxels, in mm.",
-    ),
-    ("assd_mm", "ASSD (mm)", ".2f", "Average symmetric surface distance, in mm."),
-    ("truth_ml", "Truth (ml)", ".2f", "Lesion volume in the reference mask."),
-    ("prediction_ml", "Predicted (ml)", ".2f", "Lesion volume in the prediction."),
-)
-"""Column, heading, number format and definition of each score of a case. Undefined (0/0) has no value."""

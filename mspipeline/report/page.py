@@ -16,9 +16,9 @@ from mspipeline.files import sha256_file, write_bytes
 from mspipeline.report.case_rows import case_scores, scored_rows
 from mspipeline.report.collapse import left_out
 from mspipeline.report.comparison import Comparison
-from mspipeline.report.definitions import SCORE_DEFINITIONS
 from mspipeline.report.drawing import matplotlib_apart
 from mspipeline.report.findings import ranking
+from mspipeline.report.score_columns import score_columns
 from mspipeline.report.summary import describe_arguments, load_tables, summarise
 from mspipeline.report.tables import Tables, table_path
 
@@ -70,7 +70,7 @@ def write_page(tables_folder: Path, output: Path, title: str) -> None:
         hardware=figures.hardware(tables, comparison),
         cases=cases,
         cases_left_out=cases_left_out,
-        scores=SCORE_DEFINITIONS,
+        scores=[column for column in score_columns(tables.cases.schema) if column.heading],
         runs=runs,
         runs_left_out=runs_left_out,
         hashes=_HASHES,

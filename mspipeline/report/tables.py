@@ -75,13 +75,19 @@ def _read(folder: Path, name: str, expected: pa.Schema, columns: list[str] | Non
         found = pq.read_schema(path)
         _check(path, found, expected, remedy)
         wanted = expected if columns is None else pa.schema([expected.field(name) for name in columns])
-        there = [name for name in wanted.names if name in found.names]
+        added = [field.name for field in schema.added_scores(found)]
+        there = [name for name in [*wanted.names, *added] if name in found.names]
         table = schema.completed(pq.read_table(path, columns=there), wanted)
     except FileNotFoundError:
         raise TableError(f"{path}: no such table; {remedy}") from None
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path}: not a readable Parquet table ({error}); {remedy}") from error
-    return pa.table({column: _plain(table[column]) for column in table.column_names})
+    plain = [_plain(table[column]) for column in table.column_names]
+    fields = [
+        pa.field(each.name, column.type, metadata=each.metadata)
+        for each, column in zip(table.schema, plain, strict=True)
+    ]
+    return pa.table(plain, schema=pa.schema(fields))
 
 
 def _check(path: Path, found: pa.Schema, expected: pa.Schema, remedy: str) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from mspipeline.metrics.scores import SCORES, Score
+
 VERSION = "1"
 
 _LABEL = pa.dictionary(pa.int32(), pa.string())
@@ -40,10 +42,15 @@ def missing_columns(found: pa.Schema, expected: pa.Schema) -> list[str]:
 def completed(table: pa.Table, expected: pa.Schema) -> pa.Table:
     """The columns of `expected`, in its order; one that came later and is not in the table is null.
 
+    Scores of packages that the table has stay, at its end, whether the package is installed here or not.
+
     Raises KeyError where another one is missing, ArrowInvalid where one is of another type.
     """
     if missing := missing_columns(table.schema, expected):
         raise KeyError(missing[0])
+    for each in added_scores(table.schema):
+        if each.name not in expected.names:
+            expected = expected.append(each)
     there = set(table.column_names)
     columns = [table[each.name] if each.name in there else pa.nulls(table.num_rows, each.type) for each in expected]
     return pa.table(columns, schema=expected)
@@ -139,47 +146,10 @@ EPOCHS = _schema(
     ],
 )
 
-_CASE_SCORES = [
-    # Each is the function of its name in mspipeline.metrics (see metrics.case.score_case); undefined is NaN.
-    _field("dice", pa.float64()),
-    _field("iou", pa.float64()),
-    _field("precision", pa.float64()),
-    _field("recall", pa.float64()),
-    _field("specificity", pa.float64()),
-    _field("accuracy", pa.float64()),
-    _field("mean_pixel_accuracy", pa.float64()),
-    _field("mean_iou", pa.float64()),
-    _field("frequency_weighted_iou", pa.float64()),
-    _field("ndsc_shifts", pa.float64()),
-    _field("volume_error_percent", pa.float64(), "percent"),
-    _field("true_positive", pa.int64(), "voxels"),
-    _field("false_positive", pa.int64(), "voxels"),
-    _field("false_negative", pa.int64(), "voxels"),
-    _field("true_negative", pa.int64(), "voxels"),
-    _field("truth_ml", pa.float64(), "ml"),
-    _field("prediction_ml", pa.float64(), "ml"),
-    _field("roc_auc", pa.float64()),
-    _field("truth_lesions_6", pa.int64(), "6-connected components"),
-    _field("predicted_lesions_6", pa.int64(), "6-connected components"),
-    _field("msseg2016_truth_lesions", pa.int64(), "6-connected components above 3 mm^3"),
-    _field("msseg2016_predicted_lesions", pa.int64(), "6-connected components above 3 mm^3"),
-    _field("msseg2016_predicted_ml", pa.float64(), "ml"),
-    _field("msseg2016_sensl", pa.float64()),
-    _field("msseg2016_ppvl", pa.float64()),
-    _field("msseg2016_f1", pa.float64()),
-    _field("isbi2015_ltpr_18", pa.float64()),
-    _field("isbi2015_lfpr_18", pa.float64()),
-    _field("hausdorff_mm", pa.float64(), "mm"),
-    _field("hd95_mm", pa.float64(), "mm"),
-    _field("hd95_pooled_mm", pa.float64(), "mm"),
-    _field("asd_truth_to_prediction_mm", pa.float64(), "mm"),
-    _field("asd_prediction_to_truth_mm", pa.float64(), "mm"),
-    _field("assd_mm", pa.float64(), "mm"),
-    _field("masd_mm", pa.float64(), "mm"),
-    _field("asd_anima_mm", pa.float64(), "mm"),
-    _field("surface_dice_1mm", pa.float64()),
-    _field("boundary_jaccard_1mm", pa.float64()),
-]
+
+def _score_field(score: Score) -> pa.Field:
+    return _field(score.name, pa.int64() if score.is_count else pa.float64(), score.unit)
+
 
 AS_DRAWN = "as drawn"
 """The truth of a case: its mask was on the scan's grid, and nothing was done to it."""
@@ -194,13 +164,30 @@ CASES = _schema(
         _field("checkpoint", _LABEL),
         _field("grid", _LABEL),  # "scan": scored on the scan's own grid
         _field("threshold", pa.float64()),
-        *_CASE_SCORES,
+        *(_score_field(score) for score in SCORES.built_in.values()),  # undefined is NaN
         _field("seconds", pa.float64(), "s"),
         _later("device", _LABEL),  # that predicted, as the framework names it
         # AS_DRAWN, or how the mask came onto the scan's grid: by the transforms named, or "headers".
         _later("truth", _LABEL),
     ],
 )
+
+
+def with_scores(cases: pa.Schema) -> pa.Schema:
+    """A schema of `cases` with the scores that packages add; their fields say what a page needs to show them."""
+    added = [score for name, score in SCORES.working().items() if name not in SCORES.built_in]
+    for score in added:
+        words = {"unit": score.unit, "later": "yes", "score": score.definition, "format": score.format}
+        titles = {"heading": score.heading or score.name, "row": score.row}
+        kind = pa.int64() if score.is_count else pa.float64()
+        cases = cases.append(pa.field(score.name, kind, metadata={**words, **titles}))
+    return cases
+
+
+def added_scores(table: pa.Schema) -> list[pa.Field]:
+    """The fields of a table of cases that are scores of packages."""
+    return [field for field in table if b"score" in (field.metadata or {})]
+
 
 LESIONS = _schema(
     "lesions",

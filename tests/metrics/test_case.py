@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mspipeline.errors import ShapeError
 from mspipeline.metrics import overlap, roc
-from mspipeline.metrics.case import case_scores, score_case
+from mspipeline.metrics.case import score_case
+from mspipeline.metrics.case_masks import CaseMasks
 from mspipeline.metrics.lesion import lesion_rows
 
 SPACING_MM = (1.0, 2.0, 3.0)
 AFFINE_RAS = np.diag([1.0, 2.0, 3.0, 1.0])
+Mask = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 COUNTS = ("true_positive", "true_negative", "truth_lesions_6", "predicted_lesions_6", "msseg2016_truth_lesions")
 
 
-def drawn() -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.bool_]], np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
+def case_scores(truth: Mask, prediction: Mask, **known: Any) -> dict[str, float]:
+    return score_case(CaseMasks(truth, prediction, **known))[0]
+
+
+def drawn() -> tuple[Mask, Mask]:
     truth, prediction = np.zeros((20, 20, 20), bool), np.zeros((20, 20, 20), bool)
     truth[2:6, 2:6, 2:6] = truth[12:14, 12:14, 12:14] = True  # 64 and 8 voxels of 6 mm^3
     truth[14, 14, 13] = True  # by an edge to the second: one lesion of 18-connected neighbours, two of 6
@@ -54,7 +61,7 @@ def test_scores_of_a_hand_drawn_case() -> None:
 
 def test_rows_and_scores_are_those_of_the_single_functions() -> None:
     truth, prediction = drawn()
-    scores, rows = score_case(truth, prediction, spacing_mm=SPACING_MM, affine_ras=AFFINE_RAS)
+    scores, rows = score_case(CaseMasks(truth, prediction, spacing_mm=SPACING_MM, affine_ras=AFFINE_RAS))
     assert rows == lesion_rows(truth, prediction, spacing_mm=SPACING_MM, affine_ras=AFFINE_RAS)
     assert scores["volume_error_percent"] == overlap.volume_error_percent(overlap.count(truth, prediction))
     assert math.isnan(scores["roc_auc"])
