@@ -23,8 +23,8 @@ class AttemptRecord(Strict):
 
     pid: of the process that runs the commands. step: which command it runs, counted from 0.
     exit_code: of the last command; null while it runs. 128 + n for one that signal n ended.
-    node: as SLURM calls it, null elsewhere. log_start: bytes in the log before this attempt; one that SLURM puts back
-    into the queue goes on in the log of the one before.
+    node: as the scheduler calls it, null on this machine. log_start: bytes in the log before this attempt; one that
+    goes back into the queue continues in the log of the one before.
     asked: the first signal that asked it to end. state_saved: `newest_state` when it began. tries: attempts before it
     that died in a row without getting further. memory_ran_out: whether the kernel ended processes for want of memory
     while it ran; null where nobody can tell.

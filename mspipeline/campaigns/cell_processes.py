@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-from mspipeline.campaigns import processes
+from mspipeline.campaigns import host_processes
 from mspipeline.campaigns.attempt import AttemptRecord
 from mspipeline.campaigns.submission import Submission
 
@@ -40,7 +40,7 @@ def stop(submission: Submission | None, attempt: AttemptRecord | None) -> None:
     alive = _alive(submission, attempt)
     leaders = [process for process in alive if attempt is not None and process.pid == attempt.pid]
     launchers = [process for process in alive if submission is not None and process.pid == submission.pid]
-    tops = [process for process in alive if processes.parent(process) not in {other.pid for other in alive}]
+    tops = [process for process in alive if host_processes.parent(process) not in {other.pid for other in alive}]
     for process in leaders or launchers or tops:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -61,7 +61,7 @@ def _alive(submission: Submission | None, attempt: AttemptRecord | None) -> list
     here = socket.gethostname()
     found: list[psutil.Process] = []
     if submission is not None and submission.host == here:
-        found.extend(processes.tree(submission.pid, submission.pid_created))
+        found.extend(host_processes.tree(submission.pid, submission.pid_created))
     if attempt is not None and attempt.host == here and attempt.exit_code is None:
-        found.extend(processes.session(attempt.pid, attempt.pid_created))
+        found.extend(host_processes.session(attempt.pid, attempt.pid_created))
     return list({process.pid: process for process in found}.values())

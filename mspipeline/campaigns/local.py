@@ -13,7 +13,7 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from mspipeline.campaigns import cell_processes, processes
+from mspipeline.campaigns import cell_processes, host_processes
 from mspipeline.campaigns.attempt import AttemptRecord, read_attempt, utc_now
 from mspipeline.campaigns.finding import Finding
 from mspipeline.campaigns.job_shape import JobShape
@@ -101,7 +101,7 @@ class Local(Scheduler):
     def queued(self, submission: Submission) -> bool:
         """A job of another host counts as running: nobody here can tell."""
         elsewhere = submission.host != socket.gethostname()
-        return elsewhere or processes.find(submission.pid, submission.pid_created) is not None
+        return elsewhere or host_processes.find(submission.pid, submission.pid_created) is not None
 
     def place(self, submission: Submission, jobs: Sequence[str]) -> Place:
         return "on a node" if jobs and self.queued(submission) else "over"
@@ -173,7 +173,7 @@ def _recorded(request: JobRequest, cell: CellSubmission, job: Any) -> Handle:
         job_id=job.job_id,
         host=socket.gethostname(),
         pid=pid,
-        pid_created=processes.created(pid),
+        pid_created=host_processes.created(pid),
         logs=request.logs,
         log=job.paths.stdout,
         submitted_utc=utc_now(),

@@ -50,7 +50,7 @@ class PlannedJobs:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """A sweep on its site. core_hours: None where a job has no stated limit. disk_bytes: an estimate.
 
     problems: why cells will fail, as far as their networks and images say; the others run all the same.
@@ -72,7 +72,7 @@ class Plan:
         return self.disk_bytes <= self.free_bytes
 
 
-def plan(campaign: Campaign) -> Plan:
+def plan(campaign: Campaign) -> SweepPlan:
     """What this campaign will ask for; nothing is written or asked of a scheduler."""
     rows = [_planned(array, campaign) for array in _arrays(campaign)]
     if campaign.scheduler.queues:
@@ -80,7 +80,7 @@ def plan(campaign: Campaign) -> Plan:
     hours = [row.core_hours for row in rows]
     known = [each for each in hours if each is not None]
     image_shape = campaign.recipe.image_shape
-    return Plan(
+    return SweepPlan(
         campaign.record.sweep.name,
         campaign.record.site.name,
         len(campaign.cells),

@@ -37,18 +37,24 @@ NOT_FOUND = 127
 
 
 def run_commands(
-    commands: Sequence[Sequence[str]], cell_folder: str, log: Path | None = None, tries: int | None = None
+    commands: Sequence[Sequence[str]],
+    cell_folder: str,
+    log: Path | None = None,
+    tries: int | None = None,
+    node: str | None = None,
 ) -> int:
     """Run command lines one after the other until one ends with another code than 0; give that code.
 
     INT, TERM and USR2 reach the running command once each; after one of them no further command starts, and where all
     commands so far ended with 0 the code is that of Interrupted or Preempted. A command that does not exist gives 127.
-    Where another attempt of the cell still lives, nothing is run or written. log: where this process's output goes, if
-    not to the job's own log. tries: so many attempts may die in a row without getting further, then none is made; the
-    code is that of SuiteError. A folder that cannot be written gives the code of StorageError.
+    Where another attempt of the cell still lives, nothing is run or written.
+
+    log: where this process's output goes, if not to the job's own log. tries: how many attempts in a row may die
+    without progress; then nothing is run, and the code is that of SuiteError. node: the scheduler's name of this
+    machine, where it has one. A folder that cannot be written gives the code of StorageError.
     """
     try:
-        return _run_commands(commands, Path(cell_folder), log, tries)
+        return _run_commands(commands, Path(cell_folder), log, tries, node)
     except StorageError as error:
         print(f"error: {error}", flush=True)
         return StorageError.exit_code
@@ -64,7 +70,9 @@ def run_in_own_session(commands: Sequence[Sequence[str]], cell_folder: str) -> i
     return run_commands(commands, cell_folder)
 
 
-def _run_commands(commands: Sequence[Sequence[str]], folder: Path, log: Path | None, tries: int | None) -> int:
+def _run_commands(
+    commands: Sequence[Sequence[str]], folder: Path, log: Path | None, tries: int | None, node: str | None
+) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -89,7 +97,7 @@ def _run_commands(commands: Sequence[Sequence[str]], folder: Path, log: Path | N
             pid_created=psutil.Process().create_time(),
             log=output,
             log_start=output.stat().st_size if output.exists() else 0,
-            node=os.environ.get("SLURMD_NODENAME"),
+            node=node,
             started_utc=utc_now(),
             state_saved=saved,
             tries=tries_failed(earlier, saved) if earlier else 0,

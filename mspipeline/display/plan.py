@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from mspipeline.campaigns.plan import Plan
+from mspipeline.campaigns.plan import SweepPlan
 from mspipeline.console import stderr, stdout
 from mspipeline.display.table import print_json, table
 
 UNKNOWN = "-"
 
 
-def print_plan(plan: Plan, *, as_json: bool, scripts: Sequence[Path] = (), dry_run: bool = False) -> None:
+def print_plan(plan: SweepPlan, *, as_json: bool, scripts: Sequence[Path] = (), dry_run: bool = False) -> None:
     """What a sweep will ask for: a table, on stdout where it is all that was asked for, or JSON.
 
     scripts: those that a dry run wrote.

@@ -92,7 +92,7 @@ def run_inside(
     refusal = _refusal(given)
     if refusal:
         lines = [line if number in given.on_host else refusal for number, line in enumerate(lines)]
-    return run_commands(lines, cell_folder, log, given.tries)
+    return run_commands(lines, cell_folder, log, given.tries, os.environ.get("SLURMD_NODENAME"))
 
 
 def command_lines(commands: Sequence[Sequence[str]], cell_folder: str, given: NodeEnvironment) -> list[list[str]]:

@@ -251,3 +251,20 @@ def test_a_preparation_that_its_time_limit_ends_is_called_so(cluster, tmp_path):
     wait_for(lambda: before_and_after.step_state(folder, "prepare", slurm).state != "running", 120)
     found = before_and_after.step_state(folder, "prepare", slurm)
     assert (found.state, found.message) == ("interrupted", f"TIMEOUT: {before_and_after.TIMED_OUT}")
+
+
+def test_a_job_that_waited_while_the_suite_was_upgraded_is_submitted_again(cluster, make_campaign):
+    """Its pickle names a module that is no longer there (docs/decisions/0018-schedulers.md)."""
+    campaign = make_campaign(site=SITE, seeds=(0,))
+    cluster.run("scontrol", "update", "nodename=ALL", "state=drain", "reason=upgrade")
+    campaign.submit(commands=cell_commands())
+    (cell,) = campaign.cells
+    first = read_submission(cell.train.run_folder).job_id
+    (pickled,) = campaign.folder.glob("logs/**/*_submitted.pkl")
+    content = pickled.read_bytes()
+    assert b"mspipeline.slurm.on_node.element" in content
+    pickled.write_bytes(content.replace(b"slurm.on_node.element", b"slurm.inside_.element"))
+    cluster.resume_nodes()
+    (state,) = run(campaign)
+    assert (state.state, state.attempt) == ("done", 0)
+    assert read_submission(cell.train.run_folder).job_id != first
