@@ -198,6 +198,7 @@ class _Attempt:
 
 def graph_of(job: TrainJob, recipe: AnyRecipe) -> Graph:
     """The network of a job. Raises what `train` does where model, backend and shards do not fit together."""
+    recipe.check_training(job.training)
     graph = build(job.model.name, recipe.image_shape, job.model.arguments)
     if not adapter(job.backend).trains:
         trainable = ", ".join(name for name in BACKENDS.working() if adapter(name).trains)

@@ -18,9 +18,11 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -102,6 +104,8 @@ class TrainingSettings(Strict):
     monitor: what early stopping and the best checkpoint watch; `auto` is the validation Dice, the validation loss where
         no validation case has a lesion and for patches, the training loss where the split has no validation cases.
     threshold: probability from which a voxel counts as lesion.
+    recipe: settings of the recipe's own, for recipes that have some (`Recipe.training_schema`); `cascade` has those of
+        `patches3d`.
     """
 
     epochs: PositiveInt = 128
@@ -126,6 +130,15 @@ class TrainingSettings(Strict):
     monitor: Literal["auto", "validation_loss", "validation_dice", "train_loss"] = "auto"
     threshold: float = Field(0.5, gt=0, lt=1)
     cascade: CascadeTraining = CascadeTraining()
+    recipe: dict[str, Scalar] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A training without settings of its recipe's own is named and hashed as before there were such settings."""
+        document: dict[str, Any] = serialize(self)
+        if not document.get("recipe"):
+            document.pop("recipe", None)
+        return document
 
     @field_validator("loss", "optimizer", "schedule")
     @classmethod

@@ -173,7 +173,8 @@ class CertificateNote(Strict):
 class RunRecord(Strict):
     """`run.json`. Hashes are SHA-256 in hexadecimal; times are ISO 8601 in UTC.
 
-    cascade: of a run of several stages on patches; None of one network on slices. problem: why a training could not
+    cascade: of a run of several stages on patches; None of one network on slices. prediction: what its recipe keeps of
+    the training's settings to predict with, where that is another. problem: why a training could not
     begin. certificates: those that count for this run; uncertified: why none does, empty where none was looked for.
     processes: that trained it together; threads are of each.
     collapsed: whether the training ended predicting nothing, or everything, for some epochs in a row: `collapsed_to`,
@@ -204,6 +205,7 @@ class RunRecord(Strict):
     monitor: str
     threshold: float
     cascade: CascadeSettings | None = None
+    prediction: dict[str, Any] = Field(default_factory=dict)
     trainable_parameters: int
     non_trainable_parameters: int
     macs: int

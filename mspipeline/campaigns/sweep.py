@@ -45,6 +45,8 @@ Device = Literal["auto", "cpu", "gpu"]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
 Combination = dict[str, Any]
 """A value for each axis. An axis of one network's arguments is there for that network alone."""
+RECIPE_SETTINGS = "training.recipe."
+"""Overrides that the recipe of the shards knows, when it is trained."""
 BARE = ("threads", "memory")
 """Overrides that are of a cell itself, not of its training or its network."""
 
@@ -145,7 +147,7 @@ def check(sweep: Sweep) -> None:
             raise ConfigError(f"[models.{name}] is not in matrix.model; {nearest(name, list(sweep.matrix.model))}")
     valid = _override_keys(sweep)
     for key in sweep.matrix.overrides:
-        if key not in valid:
+        if key not in valid and not key.startswith(RECIPE_SETTINGS):
             raise ConfigError(f"matrix.overrides: unknown key {key!r}; {nearest(key, valid)}")
     _check_zips(sweep, axes)
     for number, exclude in enumerate(sweep.exclude, 1):

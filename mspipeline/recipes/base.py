@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from mspipeline.config import Strict, TrainingSettings
+from mspipeline.config import Strict, TrainingSettings, parse
 from mspipeline.datasets.case import Case
 from mspipeline.datasets.layouts import Found, Masks
 from mspipeline.errors import ConfigError, UsageError
@@ -25,6 +25,10 @@ if TYPE_CHECKING:  # to prepare, no rank waits for what trains and predicts to l
     from mspipeline.recipes.prediction import Checkpoint, PredictionSettings, Trained
     from mspipeline.recipes.training import TrainingRun
     from mspipeline.runs import RunPaths, RunRecord
+
+
+class NoSettings(Strict):
+    """Of a recipe whose trainings have no settings but those of every training."""
 
 
 class Schema(Strict, ABC):
@@ -63,13 +67,15 @@ S_co = TypeVar("S_co", bound=Schema, covariant=True)
 class Recipe(ABC, Generic[S_co]):
     """One way from a case to samples and back, with its numbers.
 
-    kind: its name, in files too. schema: of its numbers. example_network: one that is trained on its shards.
-    batch_size, inference_batch: images of a batch where a job does not say. supports_data_parallel: whether several
-    processes can share a training. unvalidated: what follows from a split without validation cases, in words.
+    kind: its name, in files too. schema: of its numbers. training_schema: of `[training.recipe]`. example_network: one
+    that is trained on its shards. batch_size, inference_batch: images of a batch where a job does not say.
+    supports_data_parallel: whether several processes can share a training. unvalidated: what follows from a split
+    without validation cases, in words.
     """
 
     kind: ClassVar[str]
     schema: ClassVar[type[Schema]]
+    training_schema: ClassVar[type[Strict]] = NoSettings
     example_network: ClassVar[str]
     batch_size: ClassVar[int] = 8
     inference_batch: ClassVar[int] = 8
@@ -147,6 +153,13 @@ class Recipe(ABC, Generic[S_co]):
 
         Raises RunFolderError where there is nothing to train on, and what `run.stop` gives, the state saved before.
         """
+
+    def check_training(self, settings: TrainingSettings) -> None:
+        """Raise ConfigError where `[training.recipe]` does not fit this recipe."""
+        if settings.recipe and not self.training_schema.model_fields:
+            keys = ", ".join(settings.recipe)
+            raise ConfigError(f"training.recipe: recipe {self.kind} has no settings of its own; remove {keys}")
+        parse(settings.recipe, self.training_schema, where="training.recipe")
 
     def validates(self, manifest: Manifest, settings: TrainingSettings) -> bool:
         """Whether a training has anything to validate on."""

@@ -229,3 +229,12 @@ def test_axes_that_do_not_fit_are_one_line(tmp_path, change, said):
         cells(load_sweep(written(tmp_path, OVERRIDDEN.replace(*change))), Path(), Path(), SLICES)
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_settings_of_the_recipe_are_axes_and_where_there_are_none_nothing_says_so() -> None:
+    matrix = Matrix(model=("unet2d",), overrides={"training.recipe.mirror": (True, False)})
+    found = cells(Sweep(name="x", matrix=matrix), Path(), Path(), SLICES)
+    assert [cell.id for cell in found] == ["unet2d-tensorflow-mirrortrue-s0", "unet2d-tensorflow-mirrorfalse-s0"]
+    assert [cell.train.training.recipe for cell in found] == [{"mirror": True}, {"mirror": False}]
+    (plain,) = cells(Sweep(name="x", matrix=Matrix(model=("unet2d",))), Path(), Path(), SLICES)
+    assert "recipe" not in plain.train.training.model_dump()  # its hash is as it was before there were such settings

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ConfigDict, PositiveInt
 
 from mspipeline.backends.base import Backend
+from mspipeline.config import Strict, TrainingSettings
 from mspipeline.datasets.case import Case
 from mspipeline.datasets.layouts import Found, Masks
 from mspipeline.labels import LESION, Channels, channels_of
@@ -39,6 +40,12 @@ class PictureSchema(Schema):
         return (self.size, self.size, 1)
 
 
+class PictureTraining(Strict):
+    """mirror: pictures are learned from left to right and from right to left, epoch by epoch."""
+
+    mirror: bool = False
+
+
 class PictureEntry(ShardEntry):
     model_config = ConfigDict(extra="forbid")
     image_shape: tuple[int, int, int]
@@ -57,9 +64,9 @@ class PictureReader(EpochReader[PictureBatch]):
 
     what = "pictures"
 
-    def __init__(self, shards: Path, entries: Sequence[PictureEntry], batch_size: int) -> None:
+    def __init__(self, shards: Path, entries: Sequence[PictureEntry], batch_size: int, *, mirror: bool = False) -> None:
         super().__init__(shards, entries, batch_size=batch_size, seed=0, shuffle=False, prefetch_batches=1)
-        self._entries = entries
+        self._entries, self._mirror = entries, mirror
 
     @property
     def images(self) -> int:
@@ -69,8 +76,11 @@ class PictureReader(EpochReader[PictureBatch]):
         for first in range(first_step * self._batch_size, self.images, self._batch_size):
             places = range(first, min(first + self._batch_size, self.images))
             images, masks = zip(*(read_picture(self._shards, self._entries[place]) for place in places), strict=True)
+            turn = -1 if self._mirror and number % 2 else 1
             yield PictureBatch(
-                np.stack(images), np.stack(masks)[..., None].astype(np.float32), np.array(places, np.int32)
+                np.stack(images)[:, ::turn],
+                np.stack(masks)[:, ::turn, :, None].astype(np.float32),
+                np.array(places, np.int32),
             )
 
 
@@ -111,6 +121,7 @@ class TrainedPictures(Trained):
 class Pictures2d(Recipe[PictureSchema]):
     kind: ClassVar[str] = "pictures2d"
     schema: ClassVar[type[PictureSchema]] = PictureSchema
+    training_schema: ClassVar[type[PictureTraining]] = PictureTraining
     example_network: ClassVar[str] = "unet2d"
     batch_size: ClassVar[int] = 2
 
@@ -154,16 +165,21 @@ class Pictures2d(Recipe[PictureSchema]):
         return f"{len(manifest.cases)} pictures"
 
     def train(self, run: TrainingRun) -> bool:
-        readers = [
-            PictureReader(run.job.shards, entries_as(PictureEntry, run.manifest.subset(subset)), self.batch_size)
-            for subset in ("train", "validation")
-        ]
+        own = PictureTraining(**run.job.training.recipe)
+        train, validation = (entries_as(PictureEntry, run.manifest.subset(name)) for name in ("train", "validation"))
+        readers = (
+            PictureReader(run.job.shards, train, self.batch_size, mirror=own.mirror),
+            PictureReader(run.job.shards, validation, self.batch_size),
+        )
         with readers[0], readers[1]:
             run.begin(readers[0], readers[1], None).run()
         return True
 
     def has_dice(self, manifest: Manifest) -> bool:
         return any(entry.lesion_voxels for entry in entries_as(PictureEntry, manifest.subset("validation")))
+
+    def record_fields(self, settings: TrainingSettings) -> dict[str, Any]:
+        return {"prediction": {"mirrored": PictureTraining(**settings.recipe).mirror}}
 
     def load(self, paths: RunPaths, record: RunRecord, how: PredictionSettings) -> TrainedPictures:
         graph = graph_of_run(paths.root, record, self.image_shape)

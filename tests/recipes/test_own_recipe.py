@@ -25,11 +25,11 @@ from mspipeline.jobs.evaluate import evaluate
 from mspipeline.jobs.predict import predict
 from mspipeline.jobs.prepare import prepare
 from mspipeline.jobs.train import train
-from mspipeline.recipes.catalogue import RECIPES
+from mspipeline.recipes.catalogue import RECIPES, load_recipe
 from mspipeline.runs import RunPaths, read_record
 from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.events import EventWriter
-from tests.plugins.recipe import Pictures2d
+from tests.plugins.recipe import Pictures2d, PictureSchema
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_recipe_of_ones_own_prepares_trains_scores_and_predicts(
     (shards / "manifest.json").unlink()
     assert prepare(asked) == manifest  # its shards are read back
     print_manifest(manifest, shards)
-    training = TrainingSettings(epochs=1, learning_rate=1e-2, warmup_steps=0)
+    training = TrainingSettings(epochs=1, learning_rate=1e-2, warmup_steps=0, recipe={"mirror": True})
     model = ModelSettings(name="unet2d", arguments={"base_width": 2})
     job = TrainJob(model=model, shards=shards, run_folder=run, threads=2, device="cpu", training=training)
     with EventWriter(None, Identity("")) as events, TrainingProgress(enabled=False) as observer:
@@ -74,7 +74,12 @@ def test_a_recipe_of_ones_own_prepares_trains_scores_and_predicts(
         maps = predict(asked_for, events=events, stop=lambda: None)
         with pytest.raises(ConfigError, match="recipe pictures2d looks for no brain"):
             predict(asked_for.model_copy(update={"brain": "mask"}), events=events, stop=lambda: None)
-    assert read_record(RunPaths(run)).monitor == "validation_dice"
+    record = read_record(RunPaths(run))
+    assert (record.monitor, record.prediction) == ("validation_dice", {"mirrored": True})
+    with pytest.raises(ConfigError, match=r"training\.recipe: unknown key 'miror'; did you mean 'mirror'"):
+        Pictures2d(PictureSchema()).check_training(TrainingSettings(recipe={"miror": True}))
+    with pytest.raises(ConfigError, match="recipe slices2d has no settings of its own; remove mirror"):
+        load_recipe("slices2d").check_training(training)
     assert [row["subset"] for row in rows] == ["validation", "test"]
     assert [row["truth_ml"] for row in rows] == pytest.approx([0.025, 0.025])
     assert [made.case for made in maps] == [f"case-{number}" for number in range(4)]
