@@ -51,7 +51,7 @@ class Request:
     threads: int = 1
     seed: int = 0
     batch_size: int = 0
-    optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
+    optimizers: tuple[str, ...] = tuple(OPTIMIZERS.built_in)
 
 
 def job_command(backend: str, config: Path) -> list[str]:

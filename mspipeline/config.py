@@ -38,6 +38,7 @@ from mspipeline.optimizers import (
     make_schedule,
     setting_names,
 )
+from mspipeline.plugins import Registry
 
 
 class Strict(BaseModel):
@@ -150,13 +151,13 @@ class TrainingSettings(Strict):
 
     @model_validator(mode="after")
     def _settings_are_the_chosen_ones(self) -> TrainingSettings:
-        chosen: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+        chosen: tuple[tuple[str, str, Registry[Any]], ...] = (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
         )
         for what, name, table in chosen:
             own = setting_names(table[name])
-            others = {key for kind in table.values() for key in setting_names(kind)} - {*own}
+            others = {key for kind in table.built_in.values() for key in setting_names(kind)} - {*own}
             foreign = sorted(key for key in others if getattr(self, key, None) is not None)
             if foreign:
                 settable = ", ".join(key for key in own if key in type(self).model_fields) or "no settings of its own"
@@ -179,9 +180,8 @@ class TrainingSettings(Strict):
         As it was when there was Adam alone, without a name, for trainings that are as they could be then.
         """
         chosen = {"optimizer": self.chosen_optimizer, "schedule": self.chosen_schedule}
-        of_all = {
-            key for table in (OPTIMIZERS, SCHEDULES) for kind in table.values() for key in setting_names(kind)
-        } - {"clip_norm"}
+        tables = (OPTIMIZERS.built_in, SCHEDULES.built_in)
+        of_all = {key for table in tables for kind in table.values() for key in setting_names(kind)} - {"clip_norm"}
         settings = {key: value for key, value in self.model_dump(mode="json").items() if key not in of_all}
         for each in chosen.values():
             settings |= {key: value for key, value in vars(each).items() if key != "clip_norm"}
@@ -312,7 +312,7 @@ class CertifyJob(Strict):
     threads: PositiveInt = 1
     seed: int = Field(0, ge=0)
     batch_size: int = Field(0, ge=0)
-    optimizers: tuple[str, ...] = Field(tuple(OPTIMIZERS), min_length=1)
+    optimizers: tuple[str, ...] = Field(tuple(OPTIMIZERS.built_in), min_length=1)
     evidence: Path
 
 

@@ -17,8 +17,10 @@ from mspipeline.campaigns.schedulers import SCHEDULERS, scheduler_named
 from mspipeline.campaigns.site_file import load_site
 from mspipeline.datasets.layouts import LAYOUTS
 from mspipeline.errors import SuiteError
+from mspipeline.losses import LOSSES
 from mspipeline.metrics.scores import SCORES
 from mspipeline.models.catalogue import MODELS
+from mspipeline.optimizers import OPTIMIZERS, SCHEDULES
 from mspipeline.recipes.catalogue import RECIPES
 from mspipeline.telemetry.gpu import open_gpus
 
@@ -81,7 +83,7 @@ def _backend(name: str) -> Finding:
 def _packages() -> list[Finding]:
     """What other packages add to the suite, and what of it cannot be used."""
     findings = []
-    for registry in (MODELS, BACKENDS, LAYOUTS, RECIPES, SCHEDULERS, SCORES):
+    for registry in (MODELS, BACKENDS, LAYOUTS, LOSSES, OPTIMIZERS, RECIPES, SCHEDULES, SCHEDULERS, SCORES):
         findings += [
             Finding(
                 f"{each.what} {each.name}", "broken", f"of package {each.package}: {each.reason}", "repair the package"

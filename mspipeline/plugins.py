@@ -12,6 +12,7 @@ where it is asked for and by `mspipeline doctor`; all others go on working.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -122,7 +123,16 @@ def _package(point: EntryPoint) -> str:
     return point.dist.name if point.dist else "unknown"
 
 
-def require_methods(made: object, methods: Mapping[str, str]) -> None:
-    """Raise ValueError naming the attributes that an object lacks. methods: attribute -> what it is for."""
-    if lacking := [f"{name} ({why})" for name, why in methods.items() if not hasattr(made, name)]:
-        raise ValueError(f"it lacks {', '.join(lacking)}")
+def subclass_of(base: type[Any], *, named_by: str = "name") -> Callable[[str, Any], Any]:
+    """What a registry of classes accepts: a whole subclass of `base`, its attribute `named_by` its entry's name."""
+
+    def accept(name: str, made: Any) -> Any:
+        if not (inspect.isclass(made) and issubclass(made, base)):
+            raise ValueError(f"expected a subclass of {base.__module__}.{base.__name__}; received: {made!r}")
+        if lacking := sorted(getattr(made, "__abstractmethods__", ())):
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+        if (own := getattr(made, named_by, None)) != name:
+            raise ValueError(f"its {named_by} is {own!r}, expected the name of its entry point, {name!r}")
+        return made
+
+    return accept

@@ -15,6 +15,8 @@ import pytest
 from mspipeline import plugins
 from mspipeline.errors import ConfigError
 from mspipeline.models.catalogue import MODELS, build, entry
+from mspipeline.runs import RunPaths, read_rows
+from mspipeline.tables.schema import EPOCHS
 from tests.command_line import Ended, run
 
 EXAMPLES = Path(__file__).parent / "plugins"
@@ -38,6 +40,16 @@ pictures2d = recipe:Pictures2d
 named_otherwise = recipe:Pictures2d
 schema_alone = recipe:PictureSchema
 unfinished = broken_recipe:Unfinished
+[mspipeline.losses]
+brier = loss:Brier
+unnamed = loss:Brier
+
+[mspipeline.optimizers]
+plain = optimizer:Plain
+
+[mspipeline.schedules]
+every_second = schedule:EverySecond
+
 [mspipeline.scores]
 volume_ratio = score:VOLUME_RATIO
 another_name = score:VOLUME_RATIO
@@ -186,6 +198,28 @@ def test_a_recipe_of_another_package_prepares_and_a_broken_one_is_named(installe
     assert "recipe 'unfinished' of package example-plugins: broken_recipe:Unfinished cannot be used (it lacks" in (
         broken.error
     )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("backend_needed")
+def test_a_loss_an_optimizer_and_a_schedule_of_another_package_train_as_their_formulas_say(
+    installed: Path, small_shards: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "training.toml").write_text(
+        'loss = "brier"\noptimizer = "plain"\nschedule = "every_second"\nepochs = 2\nwarmup_steps = 0\n'
+    )
+    words = ("train", "one_convolution", small_shards, "--config", "training.toml", "--json")
+    trained = command(installed, *words, cwd=tmp_path)
+    assert trained.code == 0, trained.stderr
+    folder = tmp_path / "runs" / json.loads(trained.stdout)["run_id"]
+    rows = read_rows(RunPaths(folder).epochs, EPOCHS).to_pylist()
+    assert [row["learning_rate"] for row in rows if row["subset"] == "train"] == pytest.approx([0.1, 0.05])
+    assert 0 < rows[-2]["loss"] < rows[0]["loss"] < 1  # of squared differences of probabilities
+    absent = run(*words, "-o", "others", cwd=tmp_path)
+    assert absent.code == ConfigError.exit_code
+    assert "unknown loss 'brier'" in absent.error
+    wrong = command(installed, *words, "--loss", "unnamed", cwd=tmp_path)
+    assert "its name is 'brier', expected the name of its entry point, 'unnamed'" in wrong.error
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def certify(
         threads,
         seed,
         batch_size,
-        tuple(OPTIMIZERS) if optimizers is None else tuple(name.strip() for name in optimizers.split(",")),
+        tuple(OPTIMIZERS.built_in) if optimizers is None else tuple(name.strip() for name in optimizers.split(",")),
     )
     with CaseProgress("certify", enabled=sys.stderr.isatty()) as report:
         outcomes = certify_backends(request, output, report=report)

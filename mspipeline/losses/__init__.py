@@ -5,7 +5,7 @@ A new loss is its file and a line in registry.py.
 Masks and probabilities are (N, *spatial, 1), or any equal shapes in `bce`, `dice` and `bce_dice`. Of several classes
 they are (N, *spatial, classes) or (N, classes): masks one-hot, background first, probabilities a softmax's. `bce_dice`
 and `ce_dice` take logits.
-May import: NumPy; `arrays`, `errors`.
+May import: NumPy; `arrays`, `errors`, `plugins`.
 """
 
 from mspipeline.losses.binary_cross_entropy import bce, bce_gradient

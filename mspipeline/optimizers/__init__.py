@@ -7,7 +7,7 @@ constant.py, cosine.py, poly.py, step.py  one schedule each
 registry.py            the tables by name: a new optimizer or schedule is its file and a line there
 clipping.py, numpy_steps.py  a gradient's norm bounded; updates in place on NumPy's arrays
 
-May import: NumPy; `arrays`, `errors`.
+May import: NumPy; `arrays`, `errors`, `plugins`.
 """
 
 from mspipeline.optimizers.adadelta import Adadelta

@@ -1,4 +1,8 @@
-"""The tables of optimizers and of schedules by name: where a configuration's words become settings."""
+"""The tables of optimizers and of schedules by name: where a configuration's words become settings.
+
+Packages add to them by the entry point groups `mspipeline.optimizers` and `mspipeline.schedules`: subclasses of
+`Optimizer` and `Schedule`, whose settings are keys that a configuration has.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from mspipeline.errors import ConfigError
 from mspipeline.optimizers.adadelta import Adadelta
 from mspipeline.optimizers.adam import Adam
 from mspipeline.optimizers.constant import Constant
@@ -16,10 +19,18 @@ from mspipeline.optimizers.poly import Poly
 from mspipeline.optimizers.schedule import Schedule
 from mspipeline.optimizers.sgd import Sgd
 from mspipeline.optimizers.step import Step
+from mspipeline.plugins import Registry, subclass_of
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {each.name: each for each in (Adam, Sgd, Adadelta)}
+OPTIMIZERS: Registry[type[Optimizer]] = Registry(
+    "optimizer", "mspipeline.optimizers", {each.name: each for each in (Adam, Sgd, Adadelta)}, subclass_of(Optimizer)
+)
 """The optimizers by name."""
-SCHEDULES: dict[str, type[Schedule]] = {each.name: each for each in (Constant, Cosine, Poly, Step)}
+SCHEDULES: Registry[type[Schedule]] = Registry(
+    "schedule",
+    "mspipeline.schedules",
+    {each.name: each for each in (Constant, Cosine, Poly, Step)},
+    subclass_of(Schedule),
+)
 """The schedules by name."""
 
 
@@ -40,15 +51,11 @@ def make_optimizer(name: str, given: Mapping[str, Any]) -> Optimizer:
     >>> make_optimizer("sgd", {"momentum": 0.9, "beta1": None}).momentum
     0.9
     """
-    if name not in OPTIMIZERS:
-        raise ConfigError(f"unknown optimizer {name!r}; choose {', '.join(OPTIMIZERS)}")
     return OPTIMIZERS[name](**_own(OPTIMIZERS[name], given))
 
 
 def make_schedule(name: str, given: Mapping[str, Any]) -> Schedule:
     """A schedule with these settings, those that are None or not its own left out; raises as `make_optimizer`."""
-    if name not in SCHEDULES:
-        raise ConfigError(f"unknown schedule {name!r}; choose {', '.join(SCHEDULES)}")
     return SCHEDULES[name](**_own(SCHEDULES[name], given))
 
 

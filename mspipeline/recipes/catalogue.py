@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import pkgutil
 from collections.abc import Mapping
 from importlib import import_module
@@ -14,23 +13,12 @@ from pydantic import ConfigDict
 from mspipeline import recipes
 from mspipeline.config import Strict, parse, read_config
 from mspipeline.errors import ConfigError, nearest
-from mspipeline.plugins import Registry
+from mspipeline.plugins import Registry, subclass_of
 from mspipeline.recipes.base import Recipe, Schema
 
 OLDEST = "slices2d"
 """What documents that do not say their kind are of: it came first."""
 AnyRecipe = Recipe[Schema]
-
-
-def recipe_class(name: str, made: Any) -> type[AnyRecipe]:
-    """What a package gives as its recipe `name`. Raises ValueError where it is none, or lacks something."""
-    if not (inspect.isclass(made) and issubclass(made, Recipe)):
-        raise ValueError(f"expected a subclass of mspipeline.recipes.base.Recipe; received: {made!r}")
-    if lacking := sorted(made.__abstractmethods__):
-        raise ValueError(f"it lacks {', '.join(lacking)}")
-    if getattr(made, "kind", None) != name:
-        raise ValueError(f"its kind is {getattr(made, 'kind', None)!r}, expected the name of its entry point, {name!r}")
-    return made
 
 
 def _own() -> dict[str, type[AnyRecipe]]:
@@ -40,7 +28,7 @@ def _own() -> dict[str, type[AnyRecipe]]:
     return {recipe.kind: recipe for recipe in found}
 
 
-RECIPES = Registry("recipe", "mspipeline.recipes", _own(), recipe_class)
+RECIPES = Registry("recipe", "mspipeline.recipes", _own(), subclass_of(Recipe, named_by="kind"))
 
 
 def built_in() -> dict[str, Path]:

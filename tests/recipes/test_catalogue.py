@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from mspipeline.errors import ConfigError
-from mspipeline.recipes.catalogue import RECIPES, built_in, load_recipe, recipe_class, recipe_of
+from mspipeline.plugins import subclass_of
+from mspipeline.recipes.base import Recipe
+from mspipeline.recipes.catalogue import RECIPES, built_in, load_recipe, recipe_of
 from mspipeline.recipes.patches3d.recipe import Patches3d
 from mspipeline.recipes.slices2d.recipe import Slices2d
 from tests.plugins.broken_recipe import Unfinished
@@ -40,6 +42,7 @@ def test_a_kind_that_is_not_here_is_answered_with_those_that_are() -> None:
     ],
 )
 def test_what_a_package_gives_is_checked(name: str, made: Any, words: str) -> None:
+    recipe_class = subclass_of(Recipe, named_by="kind")
     assert recipe_class("pictures2d", Pictures2d) is Pictures2d
     with pytest.raises(ValueError, match=words):
         recipe_class(name, made)

@@ -85,7 +85,9 @@ class Trial:
         return [node.name for node in self.graph if node.name not in fed]
 
 
-def make_trial(graph: Graph, *, seed: int, batch_size: int = 0, optimizers: Sequence[str] = tuple(OPTIMIZERS)) -> Trial:
+def make_trial(
+    graph: Graph, *, seed: int, batch_size: int = 0, optimizers: Sequence[str] = tuple(OPTIMIZERS.built_in)
+) -> Trial:
     """The trial of a graph. batch_size: 0 chooses one. Raises ShapeError for a graph of several inputs.
 
     Weights begin as training's do, but none is left at a constant that would hide a fault: a bias of 0, a scale of 1 or
