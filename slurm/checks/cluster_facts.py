@@ -220,8 +220,8 @@ def _output(*command: str, both: bool = False) -> str:
     """Standard output of a SLURM program, with its standard error where `both`. Raises ConfigError in one line."""
     answer = ask(command, timeout_s=ANSWER_S)
     if answer.problem:
-        what = "not found here" if answer.problem == NOT_HERE else f"failed ({answer.problem[:300]})"
+        what = ": not found here" if answer.problem == NOT_HERE else f" failed ({answer.problem[:300]})"
         raise ConfigError(
-            f"{command[0]}: {what}; work on a login node of the cluster, or wait until its controller is back"
+            f"{command[0]}{what}; work on a login node of the cluster, or wait until its controller is back"
         )
     return answer.output + (answer.errors if both else "")

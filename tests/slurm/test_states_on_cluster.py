@@ -9,6 +9,7 @@ import pytest
 
 from mspipeline.campaigns.attempt import newest_state, read_attempt
 from mspipeline.campaigns.campaign import Campaign
+from mspipeline.campaigns.cancel import cancel
 from mspipeline.campaigns.ending import ending_of
 from mspipeline.campaigns.gaps import write_gaps
 from mspipeline.campaigns.scheduler import NoAnswer
@@ -206,10 +207,10 @@ def test_a_cell_that_was_warned_and_that_nobody_put_back_is_run_again_if_it_got_
 def test_where_there_is_no_slurm_a_campaign_is_shown_and_nothing_is_waited_for(make_campaign, monkeypatch, tmp_path):
     campaign = make_campaign(site=SITE, seeds=(0,))
     monkeypatch.setenv("PATH", str(tmp_path))
-    for act in (campaign.run, campaign.submit, campaign.cancel):
+    for act in (Campaign.run, Campaign.submit, cancel):
         with pytest.raises(
             ConfigError, match=r"no sbatch, squeue, scancel, scontrol on the PATH; work on a login node"
         ):
-            act()
+            act(campaign)
     assert campaign.state()[0].state == "pending"
     assert Queue().remark("1") == "no squeue on this machine: ask on the cluster"
