@@ -33,8 +33,8 @@ from mspipeline.jobs.run_lock import WRITES, hold_run
 from mspipeline.jobs.stop import StopRequest
 from mspipeline.provenance import provenance
 from mspipeline.runs import RunPaths, TelemetryPaths, read_record, run_id
-from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
 
 Asked = Path | Strict
 """A job, or the file that holds it."""

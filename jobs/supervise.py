@@ -24,11 +24,11 @@ import psutil
 from mspipeline.errors import ConfigError, StorageError
 from mspipeline.files import write_json
 from mspipeline.runs import TelemetryPaths
-from mspipeline.tables.schema import SAMPLES_STREAM, Identity
 from mspipeline.telemetry.allocation import allocated_cpus
 from mspipeline.telemetry.cpu import ProcessTree
 from mspipeline.telemetry.gpu import open_gpus
 from mspipeline.telemetry.sampler import Sampler
+from mspipeline.telemetry.schema import SAMPLES_STREAM, Identity
 from mspipeline.telemetry.shard import StreamWriter
 
 log = logging.getLogger(__name__)

@@ -71,8 +71,8 @@ def trained_run(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A short training on `small_shards`, finished. Read only: it is shared by the whole test run."""
     from mspipeline.console import TrainingProgress
     from mspipeline.jobs.train import train
-    from mspipeline.tables.schema import Identity
     from mspipeline.telemetry.events import EventWriter
+    from mspipeline.telemetry.schema import Identity
 
     if problem := availability("tensorflow").problem:
         pytest.skip(problem)

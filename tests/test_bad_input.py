@@ -18,7 +18,7 @@ import pytest
 from mspipeline.config import TrainJob
 from mspipeline.runs import RunPaths, read_record
 from mspipeline.shards.manifest import load_manifest, verify_shards
-from mspipeline.tables.schema import EVENTS
+from mspipeline.telemetry.schema import EVENTS
 from mspipeline.telemetry.shard import read_stream
 from tests.command_line import Ended, files_below, run, small_disk, stopped, wait_for
 

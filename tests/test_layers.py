@@ -75,7 +75,7 @@ SIDEWAYS = {
     ("mspipeline.runs", "mspipeline.config"),
     ("mspipeline.network", "mspipeline.files"),
     ("mspipeline.tables", "mspipeline.metrics"),
-    ("mspipeline.telemetry", "mspipeline.tables"),
+    ("mspipeline.tables", "mspipeline.telemetry"),
     ("mspipeline.interchange.runs", "mspipeline.training"),
     ("mspipeline.interchange.runs", "mspipeline.recipes"),
     ("mspipeline.recipes", "mspipeline.training"),

@@ -14,8 +14,8 @@ from mspipeline.jobs.evaluate import evaluate
 from mspipeline.jobs.predict import predict
 from mspipeline.jobs.prepare import prepare
 from mspipeline.jobs.train import train
-from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.usefixtures("backend_needed")]
 

@@ -24,7 +24,8 @@ from mspipeline.config import PrepareJob
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.jobs.prepare import prepare
 from mspipeline.runs import RunPaths, read_rows
-from mspipeline.tables.schema import EPOCHS, EVENTS
+from mspipeline.tables.schema import EPOCHS
+from mspipeline.telemetry.schema import EVENTS
 from mspipeline.telemetry.shard import read_stream
 
 SHAPE = (32, 32, 16)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from mspipeline.benchmarks.micro.result import Result, main
-from mspipeline.tables.schema import SAMPLES_STREAM
+from mspipeline.telemetry.schema import SAMPLES_STREAM
 from mspipeline.telemetry.shard import read_stream
 
 BATCHES = 10_000

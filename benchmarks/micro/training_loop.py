@@ -31,8 +31,8 @@ from mspipeline.recipes.slices2d.batches import SliceBatch, SliceReader
 from mspipeline.recipes.slices2d.shard import SliceEntry
 from mspipeline.runs import RunPaths
 from mspipeline.shards.manifest import entries_as, load_manifest
-from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
 from mspipeline.training.loop import Training
 from mspipeline.training.progress import Identity as RunIdentity
 

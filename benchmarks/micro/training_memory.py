@@ -10,8 +10,8 @@ from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 from mspipeline.console import TrainingProgress
 from mspipeline.jobs.train import train
-from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
 
 
 def train_epochs(shards: Path) -> None:

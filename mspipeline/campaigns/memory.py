@@ -12,7 +12,7 @@ from mspipeline.campaigns.attempt import KILLED, AttemptRecord
 from mspipeline.campaigns.scheduler import Scheduler
 from mspipeline.errors import TableError
 from mspipeline.runs import RunPaths
-from mspipeline.tables.schema import SAMPLES_STREAM
+from mspipeline.telemetry.schema import SAMPLES_STREAM
 from mspipeline.telemetry.shard import read_stream
 
 GIB = 2**30

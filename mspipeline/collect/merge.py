@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mspipeline.tables.schema import EVENTS
+from mspipeline.telemetry.schema import EVENTS
 
 Interval = tuple[str | None, int | None]
 

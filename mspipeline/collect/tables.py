@@ -20,7 +20,8 @@ from mspipeline.collect.merge import phase_seconds, phases_at
 from mspipeline.errors import DataError, Interrupted, Preempted, TableError
 from mspipeline.files import read_json, whole_file
 from mspipeline.runs import RunPaths, RunRecord, TelemetryPaths, ended_path, read_record, read_rows
-from mspipeline.tables.schema import CASES, EPOCHS, EVENTS, LESIONS, RUNS, SAMPLES, SAMPLES_STREAM
+from mspipeline.tables.schema import CASES, EPOCHS, LESIONS, RUNS, SAMPLES
+from mspipeline.telemetry.schema import EVENTS, SAMPLES_STREAM
 from mspipeline.telemetry.shard import ended, read_stream
 
 SCHEMAS = {"runs": RUNS, "epochs": EPOCHS, "cases": CASES, "lesions": LESIONS, "samples": SAMPLES}

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from mspipeline.errors import TableError
 from mspipeline.tables import schema
+from mspipeline.telemetry.schema import VERSION
 
 _REMEDY = "run `mspipeline collect RUNS -o {folder}` with this version"
 
@@ -92,8 +93,8 @@ def _read(folder: Path, name: str, expected: pa.Schema, columns: list[str] | Non
 
 def _check(path: Path, found: pa.Schema, expected: pa.Schema, remedy: str) -> None:
     version = (found.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
-    if version != schema.VERSION:
-        raise TableError(f"{path}: schema version {version}, expected {schema.VERSION}; {remedy}")
+    if version != VERSION:
+        raise TableError(f"{path}: schema version {version}, expected {VERSION}; {remedy}")
     if missing := schema.missing_columns(found, expected):
         raise TableError(f"{path}: columns missing ({', '.join(missing)}); {remedy}")
 

@@ -1,4 +1,4 @@
-"""The Arrow schemas of everything that is stored as a table, with their versions.
+"""The Arrow schemas of the collected tables; those of a job's streams are in `telemetry.schema`.
 
-May import: pyarrow; `metrics.scores`.
+May import: pyarrow; `metrics.scores`, `telemetry.schema`.
 """

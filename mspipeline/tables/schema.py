@@ -1,36 +1,19 @@
-"""Arrow schemas of every row the suite stores. Units stand in each field's metadata; a reading that failed is null.
+"""Arrow schemas of the collected tables. Units stand in each field's metadata; what is not known is null.
 
-`*_utc` is wall-clock time, `monotonic_ns` the clock on which the streams of one host are joined.
+The rows that are written beside a running job are in `telemetry.schema`.
 """
 
 from __future__ import annotations
 
-import platform
-import time
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
 import pyarrow as pa
 
 from mspipeline.metrics.scores import SCORES, Score
-
-VERSION = "1"
-
-_LABEL = pa.dictionary(pa.int32(), pa.string())
-_TIME = pa.timestamp("ns", tz="UTC")
-
-
-def _field(name: str, kind: pa.DataType, unit: str = "") -> pa.Field:
-    return pa.field(name, kind, metadata={"unit": unit} if unit else None)
+from mspipeline.telemetry.schema import IDENTITY, LABEL, READINGS, TIME, field_of, schema_of
 
 
 def _later(name: str, kind: pa.DataType, unit: str = "") -> pa.Field:
     """A column that came after the first tables of this version: those lack it, and there it is null."""
     return pa.field(name, kind, metadata={"unit": unit, "later": "yes"} if unit else {"later": "yes"})
-
-
-def _schema(table: str, fields: list[pa.Field]) -> pa.Schema:
-    return pa.schema(fields, metadata={"table": table, "schema_version": VERSION})
 
 
 def missing_columns(found: pa.Schema, expected: pa.Schema) -> list[str]:
@@ -56,119 +39,58 @@ def completed(table: pa.Table, expected: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=expected)
 
 
-_IDENTITY = [
-    _field("run_id", _LABEL),
-    _field("host", _LABEL),
-    _field("rank", pa.int32()),
-    _field("restart_count", pa.int32()),
-    _field("time_utc", _TIME, "ns"),
-    _field("monotonic_ns", pa.int64(), "ns"),
-]
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Whose rows a stream holds: the columns that are the same in each of its rows."""
-
-    run_id: str
-    restart_count: int = 0
-    rank: int = 0
-    host: str = field(default_factory=platform.node)
-
-    def stamp(self) -> dict[str, Any]:
-        """The leading columns of a row that is made now."""
-        return {**asdict(self), "time_utc": time.time_ns(), "monotonic_ns": time.monotonic_ns()}
-
-
-_READINGS = [
-    # One row per sample for the job's process tree (scope "process_tree") and one per GPU (scope "gpu").
-    _field("scope", _LABEL),
-    _field("device_uuid", _LABEL),
-    _field("cpu_utilization_percent", pa.float64(), "percent of one core, as in top"),
-    _field("cpu_utilization_ratio", pa.float64(), "1 = all allocated cores"),
-    _field("cpu_seconds_total", pa.float64(), "s"),
-    _field("processes", pa.int32()),
-    _field("threads", pa.int32()),
-    _field("rss_bytes", pa.int64(), "bytes"),
-    _field("pss_bytes", pa.int64(), "bytes"),
-    _field("read_bytes_total", pa.int64(), "bytes"),
-    _field("write_bytes_total", pa.int64(), "bytes"),
-    _field("gpu_utilization_ratio", pa.float64(), "1 = a kernel ran all the time"),
-    _field("gpu_memory_used_bytes", pa.int64(), "bytes"),
-    _field("gpu_memory_total_bytes", pa.int64(), "bytes"),
-    _field("gpu_memory_bandwidth_busy_ratio", pa.float64(), "1 = the memory controller was busy all the time"),
-    _field("gpu_power_watts", pa.float64(), "W"),
-    _field("gpu_energy_joules_total", pa.float64(), "J"),
-    _field("gpu_temperature_celsius", pa.float64(), "degree Celsius"),
-    _field("sampler_cpu_seconds_total", pa.float64(), "s"),
-]
-
-SAMPLES_STREAM = _schema("samples", [*_IDENTITY, *_READINGS])
-"""What the sampler writes beside a job."""
-
-SAMPLES = _schema(
-    "samples", [*_IDENTITY, _field("job", _LABEL), _field("phase", _LABEL), _field("epoch", pa.int32()), *_READINGS]
+SAMPLES = schema_of(
+    "samples", [*IDENTITY, field_of("job", LABEL), field_of("phase", LABEL), field_of("epoch", pa.int32()), *READINGS]
 )
 """The collected table: the sampler's rows with job, phase and epoch joined from the events."""
 
-EVENTS = _schema(
-    "events",
-    [
-        *_IDENTITY,
-        _field("kind", _LABEL),  # "begin" or "end"
-        # "setup", "train", "validation", "mining", "evaluate", "predict", "prepare", "checkpoint"
-        _field("phase", _LABEL),
-        _field("epoch", pa.int32()),  # counted from 1; null outside epochs
-    ],
-)
-
-EPOCHS = _schema(
+EPOCHS = schema_of(
     "epochs",
     [
-        _field("run_id", _LABEL),
-        _field("restart_count", pa.int32()),
-        _field("time_utc", _TIME, "ns"),
-        _field("epoch", pa.int32()),  # counted from 1, through all stages of a cascade
-        _field("stage", pa.int32()),  # of a cascade, counted from 1; null of one network
-        _field("subset", _LABEL),  # "train" or "validation"
-        _field("steps_total", pa.int64()),  # optimizer steps since the start of training
-        _field("images", pa.int64()),
-        _field("seconds", pa.float64(), "s"),
-        _field("images_per_second", pa.float64(), "1/s"),
-        _field("learning_rate", pa.float64()),
-        _field("loss", pa.float64()),
+        field_of("run_id", LABEL),
+        field_of("restart_count", pa.int32()),
+        field_of("time_utc", TIME, "ns"),
+        field_of("epoch", pa.int32()),  # counted from 1, through all stages of a cascade
+        field_of("stage", pa.int32()),  # of a cascade, counted from 1; null of one network
+        field_of("subset", LABEL),  # "train" or "validation"
+        field_of("steps_total", pa.int64()),  # optimizer steps since the start of training
+        field_of("images", pa.int64()),
+        field_of("seconds", pa.float64(), "s"),
+        field_of("images_per_second", pa.float64(), "1/s"),
+        field_of("learning_rate", pa.float64()),
+        field_of("loss", pa.float64()),
         # Dice of each case's voxels over the epoch, on the training grid; mean over the cases where it is defined.
-        _field("dice", pa.float64()),
-        _field("dice_undefined_cases", pa.int32()),
+        field_of("dice", pa.float64()),
+        field_of("dice_undefined_cases", pa.int32()),
         # The 2021 report's two per-slice forms, smooth = 1: never compare them with the Dice above.
-        _field("dice_slice_hard_smooth1", pa.float64()),
-        _field("dice_slice_soft_smooth1", pa.float64()),
+        field_of("dice_slice_hard_smooth1", pa.float64()),
+        field_of("dice_slice_soft_smooth1", pa.float64()),
     ],
 )
 
 
 def _score_field(score: Score) -> pa.Field:
-    return _field(score.name, pa.int64() if score.is_count else pa.float64(), score.unit)
+    return field_of(score.name, pa.int64() if score.is_count else pa.float64(), score.unit)
 
 
 AS_DRAWN = "as drawn"
 """The truth of a case: its mask was on the scan's grid, and nothing was done to it."""
 
-CASES = _schema(
+CASES = schema_of(
     "cases",
     [
-        _field("run_id", _LABEL),
-        _field("time_utc", _TIME, "ns"),
-        _field("case", _LABEL),
-        _field("subset", _LABEL),
-        _field("checkpoint", _LABEL),
-        _field("grid", _LABEL),  # "scan": scored on the scan's own grid
-        _field("threshold", pa.float64()),
+        field_of("run_id", LABEL),
+        field_of("time_utc", TIME, "ns"),
+        field_of("case", LABEL),
+        field_of("subset", LABEL),
+        field_of("checkpoint", LABEL),
+        field_of("grid", LABEL),  # "scan": scored on the scan's own grid
+        field_of("threshold", pa.float64()),
         *(_score_field(score) for score in SCORES.built_in.values()),  # undefined is NaN
-        _field("seconds", pa.float64(), "s"),
-        _later("device", _LABEL),  # that predicted, as the framework names it
+        field_of("seconds", pa.float64(), "s"),
+        _later("device", LABEL),  # that predicted, as the framework names it
         # AS_DRAWN, or how the mask came onto the scan's grid: by the transforms named, or "headers".
-        _later("truth", _LABEL),
+        _later("truth", LABEL),
     ],
 )
 
@@ -189,77 +111,77 @@ def added_scores(table: pa.Schema) -> list[pa.Field]:
     return [field for field in table if b"score" in (field.metadata or {})]
 
 
-LESIONS = _schema(
+LESIONS = schema_of(
     "lesions",
     [
         # One row per 6-connected component of a case's truth and of its prediction; see metrics.lesion.LesionRow.
-        _field("run_id", _LABEL),
-        _field("case", _LABEL),
-        _field("subset", _LABEL),
-        _field("checkpoint", _LABEL),
-        _field("mask", _LABEL),  # "truth" or "prediction"
-        _field("lesion", pa.int32()),  # from 1, by decreasing size
-        _field("size_vox", pa.int64(), "voxels"),
-        _field("size_mm3", pa.float64(), "mm^3"),
-        _field("x_mm", pa.float64(), "mm, RAS+"),
-        _field("y_mm", pa.float64(), "mm, RAS+"),
-        _field("z_mm", pa.float64(), "mm, RAS+"),
-        _field("overlap_vox", pa.int64(), "voxels"),
-        _field("detected_any_voxel", pa.bool_()),
-        _field("detected_msseg2016", pa.bool_()),  # null where it has 3 mm^3 or less and does not count there
+        field_of("run_id", LABEL),
+        field_of("case", LABEL),
+        field_of("subset", LABEL),
+        field_of("checkpoint", LABEL),
+        field_of("mask", LABEL),  # "truth" or "prediction"
+        field_of("lesion", pa.int32()),  # from 1, by decreasing size
+        field_of("size_vox", pa.int64(), "voxels"),
+        field_of("size_mm3", pa.float64(), "mm^3"),
+        field_of("x_mm", pa.float64(), "mm, RAS+"),
+        field_of("y_mm", pa.float64(), "mm, RAS+"),
+        field_of("z_mm", pa.float64(), "mm, RAS+"),
+        field_of("overlap_vox", pa.int64(), "voxels"),
+        field_of("detected_any_voxel", pa.bool_()),
+        field_of("detected_msseg2016", pa.bool_()),  # null where it has 3 mm^3 or less and does not count there
     ],
 )
 
-RUNS = _schema(
+RUNS = schema_of(
     "runs",
     [
-        _field("run_id", pa.string()),
-        _field("campaign", _LABEL),
-        _field("cell", pa.string()),
-        _field("status", _LABEL),  # "complete", "running", "interrupted", "failed"
-        _field("model", _LABEL),
-        _field("model_arguments", pa.string()),  # JSON
-        _field("backend", _LABEL),
-        _field("backend_version", _LABEL),
-        _field("device", _LABEL),
-        _field("seed", pa.int64()),
-        _field("started_utc", _TIME, "ns"),
-        _field("ended_utc", _TIME, "ns"),
-        _field("restart_count", pa.int32()),
-        _field("epochs", pa.int32()),
-        _field("best_epoch", pa.int32()),
-        _field("monitor", _LABEL),
-        _field("trainable_parameters", pa.int64()),
-        _field("non_trainable_parameters", pa.int64()),
-        _field("macs", pa.int64(), "multiply-accumulates of one image's forward pass"),
-        _field("train_epoch_seconds", pa.float64(), "s"),  # median over epochs
-        _field("evaluate_seconds", pa.float64(), "s"),
-        _field("peak_rss_bytes", pa.int64(), "bytes"),
-        _field("graph_hash", pa.string()),
-        _field("dataset_hash", pa.string()),
-        _field("split_hash", pa.string()),
-        _field("recipe_hash", pa.string()),
-        _field("config_hash", pa.string()),
-        _field("commit", pa.string()),
-        _field("image_digest", pa.string()),
-        _field("host", _LABEL),
+        field_of("run_id", pa.string()),
+        field_of("campaign", LABEL),
+        field_of("cell", pa.string()),
+        field_of("status", LABEL),  # "complete", "running", "interrupted", "failed"
+        field_of("model", LABEL),
+        field_of("model_arguments", pa.string()),  # JSON
+        field_of("backend", LABEL),
+        field_of("backend_version", LABEL),
+        field_of("device", LABEL),
+        field_of("seed", pa.int64()),
+        field_of("started_utc", TIME, "ns"),
+        field_of("ended_utc", TIME, "ns"),
+        field_of("restart_count", pa.int32()),
+        field_of("epochs", pa.int32()),
+        field_of("best_epoch", pa.int32()),
+        field_of("monitor", LABEL),
+        field_of("trainable_parameters", pa.int64()),
+        field_of("non_trainable_parameters", pa.int64()),
+        field_of("macs", pa.int64(), "multiply-accumulates of one image's forward pass"),
+        field_of("train_epoch_seconds", pa.float64(), "s"),  # median over epochs
+        field_of("evaluate_seconds", pa.float64(), "s"),
+        field_of("peak_rss_bytes", pa.int64(), "bytes"),
+        field_of("graph_hash", pa.string()),
+        field_of("dataset_hash", pa.string()),
+        field_of("split_hash", pa.string()),
+        field_of("recipe_hash", pa.string()),
+        field_of("config_hash", pa.string()),
+        field_of("commit", pa.string()),
+        field_of("image_digest", pa.string()),
+        field_of("host", LABEL),
         # Of the job of SLURM that trained last; null elsewhere. See mspipeline.provenance.slurm_job.
         _later("slurm_job_id", pa.string()),
-        _later("partition", _LABEL),
-        _later("node", _LABEL),
-        _field("cpu_model", _LABEL),
-        _field("cpus_allocated", pa.int32()),
-        _field("threads", pa.int32()),
-        _field("memory_bytes", pa.int64(), "bytes"),
-        _field("gpu_name", _LABEL),
-        _field("gpu_driver", _LABEL),
-        _field("versions", pa.string()),  # JSON: package -> version
-        _field("problem", pa.string()),  # why the training could not begin
-        _field("certificates", pa.string()),  # JSON: a list of mspipeline.runs.CertificateNote
-        _field("uncertified", pa.string()),  # why no certificate covers the run; null or empty where none was sought
+        _later("partition", LABEL),
+        _later("node", LABEL),
+        field_of("cpu_model", LABEL),
+        field_of("cpus_allocated", pa.int32()),
+        field_of("threads", pa.int32()),
+        field_of("memory_bytes", pa.int64(), "bytes"),
+        field_of("gpu_name", LABEL),
+        field_of("gpu_driver", LABEL),
+        field_of("versions", pa.string()),  # JSON: package -> version
+        field_of("problem", pa.string()),  # why the training could not begin
+        field_of("certificates", pa.string()),  # JSON: a list of mspipeline.runs.CertificateNote
+        field_of("uncertified", pa.string()),  # why no certificate covers the run; null or empty where none was sought
         # Whether it ended predicting one and the same for all voxels, for several epochs; null where that is not known.
         _later("collapsed", pa.bool_()),
-        _later("collapsed_to", _LABEL),  # "nothing" or "everything"
+        _later("collapsed_to", LABEL),  # "nothing" or "everything"
         _later("collapsed_epoch", pa.int32()),  # the first epoch of those, counted through all stages of a cascade
         _later("telemetry_complete", pa.bool_()),  # false where samples or phases of an attempt were cut off or lost
     ],

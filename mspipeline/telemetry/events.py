@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal, get_args
 
 from mspipeline.errors import StorageError, TableError
-from mspipeline.tables.schema import EVENTS, Identity
+from mspipeline.telemetry.schema import EVENTS, Identity
 from mspipeline.telemetry.shard import StreamWriter
 
 log = logging.getLogger(__name__)

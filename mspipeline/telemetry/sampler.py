@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from mspipeline.errors import StorageError, TableError
-from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.cpu import UNKNOWN, ProcessTree
 from mspipeline.telemetry.gpu import GpuReading, Gpus
+from mspipeline.telemetry.schema import Identity
 from mspipeline.telemetry.shard import StreamWriter
 
 log = logging.getLogger(__name__)

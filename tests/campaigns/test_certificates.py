@@ -21,8 +21,8 @@ from mspipeline.errors import BackendError
 from mspipeline.jobs.certification import job_command
 from mspipeline.jobs.train import train
 from mspipeline.runs import RunPaths, read_record
-from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
 
 WRONG = Path(__file__).parents[1] / "backends" / "wrong_backend.py"
 SEVERAL = [name for name in ("tensorflow", "pyeddl", "jax", "torch") if not availability(name).problem][:2]

@@ -14,7 +14,7 @@ from mspipeline.campaigns.schedulers import scheduler_named
 from mspipeline.campaigns.site_file import load_site
 from mspipeline.campaigns.submission import Submission
 from mspipeline.runs import RunPaths
-from mspipeline.tables.schema import SAMPLES_STREAM, Identity
+from mspipeline.telemetry.schema import SAMPLES_STREAM, Identity
 from mspipeline.telemetry.shard import StreamWriter
 from tests.campaigns.campaign_program import cell_commands
 

@@ -12,8 +12,9 @@ from mspipeline.config import TrainJob
 from mspipeline.errors import StorageError
 from mspipeline.jobs.train import train
 from mspipeline.runs import RunPaths, read_rows
-from mspipeline.tables.schema import EPOCHS, Identity
+from mspipeline.tables.schema import EPOCHS
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
 from mspipeline.training.checkpoint import read_checkpoint
 from tests.campaigns.campaign_program import cell_commands
 

@@ -20,7 +20,8 @@ from mspipeline.errors import StorageError, TableError
 from mspipeline.files import write_json
 from mspipeline.jobs.collect import collect_job
 from mspipeline.runs import RunPaths, RunRecord, TelemetryPaths, write_record, write_rows
-from mspipeline.tables.schema import CASES, EPOCHS, EVENTS, LESIONS, RUNS, SAMPLES, SAMPLES_STREAM
+from mspipeline.tables.schema import CASES, EPOCHS, LESIONS, RUNS, SAMPLES
+from mspipeline.telemetry.schema import EVENTS, SAMPLES_STREAM
 from mspipeline.telemetry.shard import StreamWriter
 
 SECOND = 1_000_000_000

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mspipeline.collect.merge import phase_seconds, phases_at
-from mspipeline.tables.schema import EVENTS
+from mspipeline.telemetry.schema import EVENTS
 
 Mark = tuple[int, str, str, int | None]
 

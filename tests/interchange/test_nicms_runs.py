@@ -25,8 +25,8 @@ from mspipeline.recipes.prediction import PredictionSettings
 from mspipeline.recipes.trained import load_trained
 from mspipeline.runs import RunPaths, read_record, write_record
 from mspipeline.shards.manifest import load_manifest
-from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
 from mspipeline.volume import load_mask
 from tests.command_line import run as run_command
 from tests.nicms_file import Layers, forward, random_layers, write_nicms_file

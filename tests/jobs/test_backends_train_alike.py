@@ -11,8 +11,9 @@ from mspipeline.config import ModelSettings, TrainJob
 from mspipeline.console import TrainingProgress
 from mspipeline.jobs.train import train
 from mspipeline.runs import RunPaths, read_rows
-from mspipeline.tables.schema import EPOCHS, Identity
+from mspipeline.tables.schema import EPOCHS
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
 from tests.conftest import narrow_job
 
 pytestmark = pytest.mark.usefixtures("backend_needed")

@@ -20,8 +20,9 @@ from mspipeline.jobs.predict import predict
 from mspipeline.jobs.prepare import prepare
 from mspipeline.runs import RunPaths, read_record, read_rows, write_record, write_rows
 from mspipeline.shards.manifest import Manifest, load_manifest, write_manifest
-from mspipeline.tables.schema import CASES, LESIONS, Identity
+from mspipeline.tables.schema import CASES, LESIONS
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
 
 pytestmark = pytest.mark.usefixtures("backend_needed")
 Rows = list[dict[str, Any]]

@@ -34,8 +34,9 @@ from mspipeline.recipes.slices2d.shard import SliceEntry, read_slices
 from mspipeline.recipes.trained import load_trained
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.shards.manifest import entries_as, load_manifest
-from mspipeline.tables.schema import EPOCHS, Identity
+from mspipeline.tables.schema import EPOCHS
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
 from mspipeline.volume import FloatArray
 
 pytestmark = pytest.mark.usefixtures("backend_needed")

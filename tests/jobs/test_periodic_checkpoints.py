@@ -4,8 +4,9 @@ import pytest
 
 from mspipeline.jobs.train import train
 from mspipeline.runs import RunPaths, read_rows
-from mspipeline.tables.schema import EPOCHS, Identity
+from mspipeline.tables.schema import EPOCHS
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
 from mspipeline.training.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.usefixtures("backend_needed")

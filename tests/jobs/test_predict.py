@@ -18,8 +18,8 @@ from mspipeline.errors import DatasetError, Interrupted, RunFolderError, SuiteEr
 from mspipeline.files import sha256_file
 from mspipeline.jobs.predict import Prediction, predict
 from mspipeline.runs import RunPaths, read_record, write_record
-from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
 
 pytestmark = pytest.mark.usefixtures("backend_needed")
 

@@ -19,7 +19,7 @@ import pytest
 from mspipeline.errors import ConfigError, StorageError, TableError
 from mspipeline.jobs.supervise import rank, restart_count, supervise, visible_gpus
 from mspipeline.runs import RunPaths, TelemetryPaths
-from mspipeline.tables.schema import SAMPLES_STREAM
+from mspipeline.telemetry.schema import SAMPLES_STREAM
 from mspipeline.telemetry.shard import read_stream
 
 SUPERVISOR = """

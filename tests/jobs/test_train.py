@@ -20,8 +20,9 @@ from mspipeline.errors import ConfigError, Interrupted, Preempted, RunFolderErro
 from mspipeline.jobs.train import train
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows
 from mspipeline.shards.manifest import load_manifest
-from mspipeline.tables.schema import EPOCHS, EVENTS, Identity
+from mspipeline.tables.schema import EPOCHS
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import EVENTS, Identity
 from mspipeline.telemetry.shard import read_stream
 from mspipeline.training.checkpoint import read_checkpoint
 from mspipeline.training.progress import monitor_of

@@ -27,8 +27,8 @@ from mspipeline.jobs.prepare import prepare
 from mspipeline.jobs.train import train
 from mspipeline.recipes.catalogue import RECIPES, load_recipe
 from mspipeline.runs import RunPaths, read_record
-from mspipeline.tables.schema import Identity
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import Identity
 from tests.plugins.recipe import Pictures2d, PictureSchema
 
 

@@ -7,9 +7,10 @@ from dataclasses import fields
 import pyarrow as pa
 import pytest
 
-from mspipeline.tables.schema import EVENTS, RUNS, SAMPLES, SAMPLES_STREAM, Identity, completed, missing_columns
+from mspipeline.tables.schema import RUNS, SAMPLES, completed, missing_columns
 from mspipeline.telemetry.cpu import CpuReading
 from mspipeline.telemetry.gpu import GpuReading
+from mspipeline.telemetry.schema import EVENTS, SAMPLES_STREAM, Identity
 
 
 def test_a_stamp_fills_the_leading_columns_with_the_clocks_of_now() -> None:

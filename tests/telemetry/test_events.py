@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from mspipeline.errors import TableError
-from mspipeline.tables.schema import EVENTS, Identity
 from mspipeline.telemetry.events import PHASES, EventWriter, Phase
+from mspipeline.telemetry.schema import EVENTS, Identity
 from mspipeline.telemetry.shard import read_stream
 
 IDENTITY = Identity("r", restart_count=1, rank=0, host="h")
@@ -21,7 +21,7 @@ IDENTITY = Identity("r", restart_count=1, rank=0, host="h")
 KILLED_IN_TRAINING = """
 import os, pathlib, signal, sys
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.tables.schema import Identity
+from mspipeline.telemetry.schema import Identity
 events = EventWriter(pathlib.Path(sys.argv[1]), Identity("r"))
 events.begin("setup"); events.end("setup"); events.begin("train", 1)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -30,7 +30,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 DISK_FULL_AFTER_SETUP = """
 import pathlib, resource, signal, sys
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.tables.schema import Identity
+from mspipeline.telemetry.schema import Identity
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 events = EventWriter(pathlib.Path(sys.argv[1]), Identity("r"))
 events.begin("setup")

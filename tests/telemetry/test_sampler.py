@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from mspipeline.tables.schema import SAMPLES_STREAM, Identity
 from mspipeline.telemetry.cpu import ProcessTree
 from mspipeline.telemetry.gpu import open_gpus
 from mspipeline.telemetry.sampler import Sampler
+from mspipeline.telemetry.schema import SAMPLES_STREAM, Identity
 from mspipeline.telemetry.shard import StreamWriter, read_stream
 
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pytest
 
 from mspipeline.errors import StorageError, TableError
-from mspipeline.tables.schema import EVENTS, SAMPLES_STREAM
+from mspipeline.telemetry.schema import EVENTS, SAMPLES_STREAM
 from mspipeline.telemetry.shard import StreamWriter, read_stream
 
 FLUSHING_FOR_EVER = """
 import sys, pathlib
-from mspipeline.tables.schema import EVENTS
+from mspipeline.telemetry.schema import EVENTS
 from mspipeline.telemetry.shard import StreamWriter
 stream = StreamWriter(pathlib.Path(sys.argv[1]), EVENTS)
 for number in range(10**9):

@@ -25,8 +25,9 @@ from mspipeline.jobs.train import train
 from mspipeline.recipes.patches3d.shard import PatchEntry, read_voxels
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows
 from mspipeline.shards.manifest import entries_as, load_manifest
-from mspipeline.tables.schema import CASES, EPOCHS, EVENTS, Identity
+from mspipeline.tables.schema import CASES, EPOCHS
 from mspipeline.telemetry.events import EventWriter
+from mspipeline.telemetry.schema import EVENTS, Identity
 from mspipeline.telemetry.shard import read_stream
 from mspipeline.training.checkpoint import read_checkpoint
 
