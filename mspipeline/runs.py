@@ -2,6 +2,7 @@
 
 RUN/
   run.json                            what, with which data, where, and how it ended
+  graph.json                          the network, where the suite does not have it itself
   jobs/<job>.json                     what was asked for last: the TrainJob, EvaluateJob or PredictJob
   checkpoints/{best,last}.h5          of a cascade: checkpoints/stage<N>/{best,last,candidates}.h5
   epochs.csv  epochs.arrow            metric rows, for people and for the collector
@@ -72,6 +73,11 @@ class RunPaths:
     @property
     def record(self) -> Path:
         return self.root / "run.json"
+
+    @property
+    def graph(self) -> Path:
+        """The network of a run that was imported, or whose model comes from a user's file or another package."""
+        return self.root / "graph.json"
 
     def job_config(self, job: str) -> Path:
         """Where the configuration of `job` is kept."""

@@ -58,7 +58,15 @@ def test_the_files_of_a_run_folder_are_those_that_its_module_lists() -> None:
     attempt_files = [attempt.samples, attempt.events, attempt.exit, attempt.config]
     rows = [paths.epochs, paths.cases, paths.lesions]
     stage = [paths.stage(1, "best"), paths.stage(1, "last"), paths.scores(1)]
-    expected = [paths.record, paths.best, paths.last, *stage, *rows, *(path.with_suffix(".csv") for path in rows)]
+    expected = [
+        paths.record,
+        paths.graph,
+        paths.best,
+        paths.last,
+        *stage,
+        *rows,
+        *(path.with_suffix(".csv") for path in rows),
+    ]
     names = {str(path.relative_to("RUN")).replace("stage1", "stage<N>") for path in expected}
     names |= {str(path.relative_to("RUN")).replace("<job>-0", "<job>-<attempt>") for path in attempt_files}
     names |= {str(path.relative_to("RUN")) for path in (paths.job_config("<job>"), paths.lock("<job>"))}
@@ -70,3 +78,8 @@ def expanded(name: str) -> set[str]:
     parts = re.split(r"\{([^}]*)\}", name.strip().rstrip(";,"))
     choices = [part.split(",") if number % 2 else [part] for number, part in enumerate(parts)]
     return {"".join(each) for each in itertools.product(*choices)}
+
+
+def test_each_decision_has_a_number_of_its_own() -> None:
+    numbers = [path.name[:4] for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    assert numbers == [f"{number:04d}" for number in range(1, len(numbers) + 1)]

@@ -254,7 +254,7 @@ def test_a_preparation_that_its_time_limit_ends_is_called_so(cluster, tmp_path):
 
 
 def test_a_job_that_waited_while_the_suite_was_upgraded_is_submitted_again(cluster, make_campaign):
-    """Its pickle names a module that is no longer there (docs/decisions/0018-schedulers.md)."""
+    """Its pickle names a module that is no longer there (docs/decisions/0019-schedulers.md)."""
     campaign = make_campaign(site=SITE, seeds=(0,))
     cluster.run("scontrol", "update", "nodename=ALL", "state=drain", "reason=upgrade")
     campaign.submit(commands=cell_commands())

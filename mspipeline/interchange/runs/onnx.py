@@ -22,7 +22,7 @@ from mspipeline.files import sha256_data, sha256_file, write_json
 from mspipeline.interchange.onnx import OPSET, Imported, read_onnx, write_onnx
 from mspipeline.interchange.runs.record import imported_record, new_run
 from mspipeline.labels import channels_of
-from mspipeline.models.stored import IMPORTED, graph_of_run, stored_graph
+from mspipeline.models.stored import IMPORTED, graph_of_run
 from mspipeline.network.graph import Graph
 from mspipeline.network.ops import Shape
 from mspipeline.network.weights import Weights
@@ -173,7 +173,7 @@ def import_run(
         data=data,
         threads=threads,
     )
-    write_json(stored_graph(output), graph.to_json())
+    write_json(paths.graph, graph.to_json())
     for checkpoint in (paths.best, paths.last):
         write_checkpoint(checkpoint, Checkpoint(graph.hash, config, imported.weights))
     write_record(paths, record)  # last: a folder with a record is whole
