@@ -35,7 +35,7 @@ demo: $(VENV)/.installed
 	$(BIN)/mspipeline report $(DEMO)/sweep/tables -o $(DEMO)/report.html
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long
