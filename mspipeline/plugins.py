@@ -123,6 +123,17 @@ def _package(point: EntryPoint) -> str:
     return point.dist.name if point.dist else "unknown"
 
 
+def instance_of(kind: type[Kind]) -> Callable[[str, Any], Kind]:
+    """What a registry of objects accepts: those of `kind`."""
+
+    def accept(name: str, made: Any) -> Kind:
+        if not isinstance(made, kind):
+            raise ValueError(f"expected a {kind.__name__} ({kind.__module__}); received: {type(made).__name__}")
+        return made
+
+    return accept
+
+
 def subclass_of(base: type[Any], *, named_by: str = "name") -> Callable[[str, Any], Any]:
     """What a registry of classes accepts: a whole subclass of `base`, its attribute `named_by` its entry's name."""
 

@@ -14,6 +14,8 @@ import pytest
 
 from mspipeline import plugins
 from mspipeline.errors import ConfigError
+from mspipeline.metrics.case import score_case
+from mspipeline.metrics.case_masks import CaseMasks
 from mspipeline.models.catalogue import MODELS, build, entry
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.tables.schema import EPOCHS
@@ -53,6 +55,7 @@ every_second = schedule:EverySecond
 [mspipeline.scores]
 volume_ratio = score:VOLUME_RATIO
 another_name = score:VOLUME_RATIO
+seconds = score:SECONDS
 """
 
 
@@ -130,6 +133,26 @@ def test_of_two_packages_with_one_name_the_first_by_name_has_it() -> None:
     )
 
 
+def test_a_score_that_fails_on_a_case_ends_the_evaluation_in_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "failing_plugins-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: failing-plugins\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[mspipeline.scores]\nfailing = score:FAILING\n")
+    (tmp_path / "score.py").write_text((EXAMPLES / "score.py").read_text())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugins._points.cache_clear()
+    try:
+        masks = CaseMasks(*2 * [np.ones((2, 2, 2), bool)], spacing_mm=(1, 1, 1), affine_ras=np.eye(4))
+        with pytest.raises(
+            ConfigError, match=r"score 'failing' of another package failed \(ZeroDivisionError: division by"
+        ):
+            score_case(masks)
+    finally:
+        plugins._points.cache_clear()
+
+
 def test_doctor_names_what_is_broken(installed: Path, tmp_path: Path) -> None:
     done = command(installed, "doctor", cwd=tmp_path)
     words = " ".join(done.stdout.split())
@@ -137,6 +160,7 @@ def test_doctor_names_what_is_broken(installed: Path, tmp_path: Path) -> None:
     assert "backend class_alone" in words
     assert "recipe schema_alone" in words
     assert "the suite has that name" in words
+    assert "the table of cases has another column 'seconds'" in words
 
 
 @pytest.mark.slow

@@ -9,11 +9,10 @@ import importlib
 import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
-from typing import Any
 
 from mspipeline.backends.base import Backend
 from mspipeline.errors import BackendError
-from mspipeline.plugins import Registry
+from mspipeline.plugins import Registry, instance_of
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,7 @@ _BUILT_IN = {
 }
 
 
-def _accept(name: str, made: Any) -> BackendEntry:
-    if not isinstance(made, BackendEntry):
-        raise ValueError(f"expected a BackendEntry (backends.registry); received: {type(made).__name__}")
-    return made
-
-
-BACKENDS = Registry("backend", "mspipeline.backends", _BUILT_IN, _accept)
+BACKENDS = Registry("backend", "mspipeline.backends", _BUILT_IN, instance_of(BackendEntry))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mspipeline.datasets.bids import LESIONS, bids_name, is_bids, read_bids
 from mspipeline.datasets.case import Candidate, Case, Layout, Wanted
@@ -18,7 +18,7 @@ from mspipeline.datasets.listing import children, obstacle, printable
 from mspipeline.datasets.open_ms import patients, read_open_ms
 from mspipeline.datasets.open_ms_raw import CHANGED, raw_patients, read_open_ms_raw
 from mspipeline.errors import DatasetError, shown
-from mspipeline.plugins import Registry
+from mspipeline.plugins import Registry, instance_of
 
 Masks = Literal["required", "optional"]
 REASONS_SHOWN = 5
@@ -38,12 +38,6 @@ class DatasetLayout:
     looked_for: str
 
 
-def _accept(name: str, made: Any) -> DatasetLayout:
-    if not isinstance(made, DatasetLayout):
-        raise ValueError(f"expected a DatasetLayout (datasets.layouts); received: {type(made).__name__}")
-    return made
-
-
 LAYOUTS = Registry(
     "layout",
     "mspipeline.datasets",
@@ -56,7 +50,7 @@ LAYOUTS = Registry(
             lambda folder: bool(raw_patients(folder)), read_open_ms_raw, lambda _: "open-ms-raw", CHANGED
         ),
     },
-    _accept,
+    instance_of(DatasetLayout),
 )
 
 

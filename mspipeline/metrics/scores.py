@@ -14,7 +14,7 @@ from typing import Any
 from mspipeline.metrics import challenge, confusion, overlap, surface
 from mspipeline.metrics.case_masks import CaseMasks
 from mspipeline.metrics.roc import roc_auc
-from mspipeline.plugins import Registry
+from mspipeline.plugins import Registry, instance_of
 
 TOLERANCE_MM = 1.0
 """Of surface Dice and boundary Jaccard; their names carry it."""
@@ -245,14 +245,21 @@ _BUILT_IN = (
 )
 
 
+OTHER_COLUMNS = frozenset(
+    {"run_id", "time_utc", "case", "subset", "checkpoint", "grid", "threshold", "seconds", "device", "truth"}
+)
+"""Columns of the table `cases` that are no scores: their names are taken."""
+
+
 def _accept(name: str, made: Any) -> Score:
-    if not isinstance(made, Score):
-        raise ValueError(f"expected a Score (metrics.scores); received: {type(made).__name__}")
-    if made.name != name:
-        raise ValueError(f"expected a Score of that name; received one called {made.name!r}")
-    if not made.definition:
+    score = instance_of(Score)(name, made)
+    if name in OTHER_COLUMNS:
+        raise ValueError(f"the table of cases has another column {name!r}; choose another name")
+    if score.name != name:
+        raise ValueError(f"expected a Score of that name; received one called {score.name!r}")
+    if not score.definition:
         raise ValueError("expected a Score with a definition in words")
-    return made
+    return score
 
 
 SCORES = Registry("score", "mspipeline.scores", {score.name: score for score in _BUILT_IN}, _accept)

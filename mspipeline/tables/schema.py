@@ -69,8 +69,8 @@ EPOCHS = schema_of(
 )
 
 
-def _score_field(score: Score) -> pa.Field:
-    return field_of(score.name, pa.int64() if score.is_count else pa.float64(), score.unit)
+def _score_type(score: Score) -> pa.DataType:
+    return pa.int64() if score.is_count else pa.float64()
 
 
 AS_DRAWN = "as drawn"
@@ -86,7 +86,9 @@ CASES = schema_of(
         field_of("checkpoint", LABEL),
         field_of("grid", LABEL),  # "scan": scored on the scan's own grid
         field_of("threshold", pa.float64()),
-        *(_score_field(score) for score in SCORES.built_in.values()),  # undefined is NaN
+        *(
+            field_of(score.name, _score_type(score), score.unit) for score in SCORES.built_in.values()
+        ),  # undefined is NaN
         field_of("seconds", pa.float64(), "s"),
         _later("device", LABEL),  # that predicted, as the framework names it
         # AS_DRAWN, or how the mask came onto the scan's grid: by the transforms named, or "headers".
@@ -101,8 +103,7 @@ def with_scores(cases: pa.Schema) -> pa.Schema:
     for score in added:
         words = {"unit": score.unit, "later": "yes", "score": score.definition, "format": score.format}
         titles = {"heading": score.heading or score.name, "row": score.row}
-        kind = pa.int64() if score.is_count else pa.float64()
-        cases = cases.append(pa.field(score.name, kind, metadata={**words, **titles}))
+        cases = cases.append(pa.field(score.name, _score_type(score), metadata={**words, **titles}))
     return cases
 
 

@@ -13,6 +13,8 @@ from mspipeline.metrics import overlap, roc
 from mspipeline.metrics.case import score_case
 from mspipeline.metrics.case_masks import CaseMasks
 from mspipeline.metrics.lesion import lesion_rows
+from mspipeline.metrics.scores import OTHER_COLUMNS, SCORES
+from mspipeline.tables.schema import CASES
 
 SPACING_MM = (1.0, 2.0, 3.0)
 AFFINE_RAS = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -96,3 +98,7 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         case_scores(truth, prediction, spacing_mm=(1, 1, 1), affine_ras=AFFINE_RAS)
     with pytest.raises(ShapeError, match="one grid"):
         case_scores(truth, prediction, spacing_mm=SPACING_MM, affine_ras=AFFINE_RAS, probability=np.zeros((2, 2, 2)))
+
+
+def test_the_names_of_other_columns_are_those_of_the_table() -> None:
+    assert set(CASES.names) - set(SCORES.built_in) == OTHER_COLUMNS
