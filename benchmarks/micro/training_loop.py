@@ -109,8 +109,16 @@ def _train(folder: Path) -> TakingTurns:
 
 
 def _bare_model(graph: Graph) -> Any:
+    """The network in Keras alone: its own dropout in place of ours, whose masks somebody else has to draw."""
     keras = load_keras("tensorflow")
-    model = realise(keras, graph)
+
+    def of_keras(layer: Any) -> Any:
+        rate = getattr(layer, "rate", None)
+        if rate is not None:
+            return keras.layers.Dropout(rate, name=layer.name)
+        return type(layer).from_config(layer.get_config())
+
+    model = keras.models.clone_model(realise(keras, graph), clone_function=of_keras)
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="binary_crossentropy")
     return model
 
