@@ -1,6 +1,6 @@
-"""What a container runs: one module a job, and the supervisor that samples it from outside.
+"""What a container runs: `work` what the jobs do, `process` the processes that they run in, the supervisor among them.
 
-Top floor: may import all that lies below.
+May import all that lies below the command line and campaigns.
 
 `python -m mspipeline.jobs NAME CONFIG` runs a job bare, `python -m mspipeline.jobs supervise NAME CONFIG` under the
 supervisor.

@@ -13,7 +13,7 @@ if __name__ == "__main__":
         from mspipeline import startup
 
         startup.begin()
-        from mspipeline.jobs.launch import main
+        from mspipeline.jobs.process.launch import main
 
         code = main()
         startup.unwritten()

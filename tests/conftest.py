@@ -44,7 +44,7 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_shards(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`small_dataset` prepared at its own grid: 2 cases to train on, 1 each for validation and test. Read only."""
     from mspipeline.config import PrepareJob
-    from mspipeline.jobs.prepare import prepare
+    from mspipeline.jobs.work.prepare import prepare
 
     folder = tmp_path_factory.mktemp("prepared") / "shards"
     prepare(PrepareJob(dataset=small_dataset, output=folder), recipe_overrides={"size": (32, 32, 16)})
@@ -72,7 +72,7 @@ def train_job(small_shards: Path, tmp_path: Path) -> TrainJob:
 def trained_run(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
     """A short training on `small_shards`, finished. Read only: it is shared by the whole test run."""
     from mspipeline.console import TrainingProgress
-    from mspipeline.jobs.train import train
+    from mspipeline.jobs.work.train import train
     from mspipeline.telemetry.events import EventWriter
     from mspipeline.telemetry.schema import Identity
 

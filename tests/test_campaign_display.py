@@ -1,4 +1,4 @@
-"""mspipeline.display.campaigns: which cells are shown, and the line on the whole."""
+"""mspipeline.commands.display.campaigns: which cells are shown, and the line on the whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import pytest
 from rich.console import Console
 
 from mspipeline.campaigns.cell_state import CellState
-from mspipeline.display.campaigns import LiveStates, campaign_eta_s, line_of, print_states, screen, summary, word_of
+from mspipeline.commands.display.campaigns import (
+    LiveStates,
+    campaign_eta_s,
+    line_of,
+    print_states,
+    screen,
+    summary,
+    word_of,
+)
 
 
 def cell(name: str, state: Any = "pending", message: str = "", **values: Any) -> CellState:

@@ -125,12 +125,18 @@ main()
     [
         *(
             ("mspipeline", module)
-            for module in ("mspipeline.commands", "typer", "typer.main", "mspipeline.jobs.prepare", "numpy")
+            for module in ("mspipeline.commands", "typer", "typer.main", "mspipeline.jobs.work.prepare", "numpy")
         ),
         *(("mspipeline", module) for module in ("pydantic", "rich.console", "nibabel", "h5py", "mspipeline.volume")),
         *(
             ("jobs", module)
-            for module in ("mspipeline.jobs.launch", "numpy", "pyarrow", "rich.console", "mspipeline.jobs.prepare")
+            for module in (
+                "mspipeline.jobs.process.launch",
+                "numpy",
+                "pyarrow",
+                "rich.console",
+                "mspipeline.jobs.work.prepare",
+            )
         ),
     ],
 )
@@ -235,7 +241,7 @@ def test_an_undefined_dice_is_shown_as_a_dash(tmp_path: Path) -> None:
 
 def print_cases_of(folder: Path, checkpoint: str) -> str:
     code = f"print_cases(Path({str(folder)!r}), checkpoint={checkpoint!r}, as_json=False)"
-    code = f"from pathlib import Path; from mspipeline.display import print_cases; {code}"
+    code = f"from pathlib import Path; from mspipeline.commands.display import print_cases; {code}"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 

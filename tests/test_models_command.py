@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mspipeline.display import print_models, print_nodes
+from mspipeline.commands.display import print_models, print_nodes
 from mspipeline.errors import ConfigError
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from mspipeline.config import EvaluateJob, ModelSettings, PredictJob, PrepareJob, TrainingSettings, TrainJob
 from mspipeline.console import TrainingProgress
-from mspipeline.jobs.evaluate import evaluate
-from mspipeline.jobs.predict import predict
-from mspipeline.jobs.prepare import prepare
-from mspipeline.jobs.train import train
+from mspipeline.jobs.work.evaluate import evaluate
+from mspipeline.jobs.work.predict import predict
+from mspipeline.jobs.work.prepare import prepare
+from mspipeline.jobs.work.train import train
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import Identity
 

@@ -24,7 +24,7 @@ from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import PrepareJob, TrainingSettings
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.files import write_json
-from mspipeline.jobs.prepare import prepare
+from mspipeline.jobs.work.prepare import prepare
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.tables.schema import EPOCHS
 

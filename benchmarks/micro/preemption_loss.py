@@ -22,7 +22,7 @@ import pytest
 from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import PrepareJob
 from mspipeline.datasets.phantom import make_phantom
-from mspipeline.jobs.prepare import prepare
+from mspipeline.jobs.work.prepare import prepare
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.tables.schema import EPOCHS
 from mspipeline.telemetry.schema import EVENTS

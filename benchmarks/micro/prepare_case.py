@@ -19,7 +19,7 @@ from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import PrepareJob
 from mspipeline.datasets.layouts import find_cases
 from mspipeline.datasets.phantom import make_phantom
-from mspipeline.jobs.prepare import prepare
+from mspipeline.jobs.work.prepare import prepare
 from mspipeline.preprocess.spatial import resample, to_slices
 from mspipeline.recipes.slices2d.case import BLOCK_SLICES, PreparedCase
 from mspipeline.recipes.slices2d.prepare import apply_files

@@ -29,7 +29,7 @@ from typing import Any
 
 from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.datasets.phantom import make_phantom
-from mspipeline.jobs.prepare_case import ShardResult, ShardTask, make
+from mspipeline.jobs.work.prepare_case import ShardResult, ShardTask, make
 from mspipeline.parallel.deal import simulate, skew
 from mspipeline.parallel.ranks import Done
 from mspipeline.recipes.catalogue import load_recipe

@@ -20,7 +20,7 @@ from mspipeline.backends.keras.tensorflow import TensorFlowBackend
 from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import PrepareJob, SplitSettings, TrainingSettings
 from mspipeline.datasets.phantom import make_phantom
-from mspipeline.jobs.prepare import prepare
+from mspipeline.jobs.work.prepare import prepare
 from mspipeline.losses import make_loss
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph

@@ -9,7 +9,7 @@ from mspipeline.benchmarks.micro import reader_memory
 from mspipeline.benchmarks.micro.result import Result, main
 from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 from mspipeline.console import TrainingProgress
-from mspipeline.jobs.train import train
+from mspipeline.jobs.work.train import train
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import Identity
 

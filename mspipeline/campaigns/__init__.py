@@ -23,6 +23,6 @@ finding.py                one thing that `mspipeline doctor` looked at
 
 Imports no scheduler but `local`: the others are loaded by name when a site asks for them.
 
-May import: psutil, pyarrow, pydantic, submitit; `backends`, `config`, `errors`, `files`, `jobs.certification`,
+May import: psutil, pyarrow, pydantic, submitit; `backends`, `config`, `errors`, `files`, `jobs.work.certification`,
 `models`, `network`, `parallel.lock`, `plugins`, `recipes.catalogue`, `runs`, `tables.schema`, `telemetry`.
 """

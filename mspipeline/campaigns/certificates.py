@@ -18,7 +18,7 @@ from mspipeline.backends.certification.certificate import (
 from mspipeline.backends.registry import adapter, availability
 from mspipeline.campaigns.campaign import Campaign
 from mspipeline.config import TrainJob
-from mspipeline.jobs.certification import Command, Report, Request, certify, job_command
+from mspipeline.jobs.work.certification import Command, Report, Request, certify, job_command
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Graph
 

@@ -89,7 +89,7 @@ def _options(
 
 def run_job(name: str, job: Any) -> None:
     """Run a job under the supervisor."""
-    from mspipeline.jobs.launch import run_supervised
+    from mspipeline.jobs.process.launch import run_supervised
 
     if code := run_supervised(name, job, debug="--debug" in sys.argv):
         raise typer.Exit(code)

@@ -48,8 +48,8 @@ def sweep(
     from mspipeline.campaigns.scripts import write_scripts
     from mspipeline.campaigns.site_file import load_site
     from mspipeline.campaigns.sweep import load_sweep
+    from mspipeline.commands.display.plan import print_plan
     from mspipeline.config import PrepareJob, parse_assignments
-    from mspipeline.display.plan import print_plan
     from mspipeline.recipes.catalogue import load_recipe
 
     loaded = load_sweep(file)
@@ -123,8 +123,8 @@ def cancel(campaign: Annotated[Path, typer.Argument(help="Campaign folder.")]) -
     """Stop a sweep, the state of its cells saved."""
     from mspipeline.campaigns.campaign import Campaign
     from mspipeline.campaigns.cancel import cancel as cancel_campaign
+    from mspipeline.commands.display.campaigns import summary
     from mspipeline.console import stderr
-    from mspipeline.display.campaigns import summary
 
     stderr.print(f"{campaign}: {summary(cancel_campaign(Campaign.open(campaign)))}")
 
@@ -140,8 +140,8 @@ def _follow(
     """Run a campaign to its end with a live table: scans, certificates, cells, tables, each where it is lacking."""
     from mspipeline.campaigns.certificates import certify_campaign
     from mspipeline.campaigns.follow import CellsFailed
+    from mspipeline.commands.display import LiveStates
     from mspipeline.console import CaseProgress, stderr
-    from mspipeline.display import LiveStates
 
     here = not campaign.scheduler.queues
     if here and campaign.to_prepare:
@@ -174,7 +174,7 @@ def _follow(
 def _prepare_here(campaign: Any) -> Any:
     """Prepare a campaign's scans on this machine; the campaign, which knows its shards by then."""
     from mspipeline.console import CaseProgress
-    from mspipeline.jobs.prepare import prepare
+    from mspipeline.jobs.work.prepare import prepare
 
     with CaseProgress("prepare", enabled=sys.stderr.isatty()) as report:
         prepare(campaign.record.prepare, report=report)

@@ -56,11 +56,11 @@ def prepare(
     Recipe slices2d cuts slices for 2-D networks; patches3d keeps volumes and the voxels to cut patches around.
     Started by mpirun or srun, the ranks share the cases: mpirun -n 8 mspipeline prepare data/
     """
+    from mspipeline.commands.display import print_json, print_manifest
     from mspipeline.config import PrepareJob, parse, parse_assignments
     from mspipeline.console import CaseProgress, stdout
-    from mspipeline.display import print_json, print_manifest
-    from mspipeline.jobs.prepare import prepare as prepare_job
-    from mspipeline.jobs.prepare import prepare_team
+    from mspipeline.jobs.work.prepare import prepare as prepare_job
+    from mspipeline.jobs.work.prepare import prepare_team
 
     with prepare_team(os.environ) as team:
         if team is None:  # another MPI rank than 0: its share is done

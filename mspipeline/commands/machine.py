@@ -19,7 +19,7 @@ def doctor(
 
     It ends with exit code 78 where anything is broken.
     """
-    from mspipeline.display import print_findings
+    from mspipeline.commands.display import print_findings
     from mspipeline.doctor import examine
     from mspipeline.errors import ConfigError
 

@@ -20,7 +20,7 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List the networks, or the nodes of one. Parameters, multiply-accumulates, activations, backends."""
-    from mspipeline.display import print_models, print_nodes
+    from mspipeline.commands.display import print_models, print_nodes
 
     if not table:
         print_models(name, as_json=as_json)
@@ -50,11 +50,11 @@ def certify(
     as_json: Json = False,
 ) -> None:
     """Prove that backends compute the same network. Activations, loss, gradients and steps are compared."""
+    from mspipeline.commands.display import print_certification
     from mspipeline.config import ModelSettings, parse_assignments
     from mspipeline.console import CaseProgress
-    from mspipeline.display import print_certification
-    from mspipeline.jobs.certification import Request, judge
-    from mspipeline.jobs.certification import certify as certify_backends
+    from mspipeline.jobs.work.certification import Request, judge
+    from mspipeline.jobs.work.certification import certify as certify_backends
     from mspipeline.optimizers import OPTIMIZERS
 
     if shape is not None and not all(size.isdecimal() and int(size) for size in shape.split("x")):
@@ -117,10 +117,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a run's network as an ONNX file. Tensors are channels first, the batch axis is open."""
+    from mspipeline.commands.display import print_json
     from mspipeline.console import stdout
-    from mspipeline.display import print_json
     from mspipeline.interchange.runs.onnx import export_run
-    from mspipeline.jobs.resources import threads_for
+    from mspipeline.jobs.work.resources import threads_for
 
     if checkpoint not in ("best", "last"):
         raise UsageError(f"--checkpoint is best or last; received: {checkpoint}")
@@ -157,11 +157,11 @@ def import_onnx(
     as_json: Json = False,
 ) -> None:
     """Make a run of an ONNX file. `mspipeline predict` and `evaluate` use it as any other."""
+    from mspipeline.commands.display import print_json
     from mspipeline.config import parse_assignments
     from mspipeline.console import stdout
-    from mspipeline.display import print_json
     from mspipeline.interchange.runs.onnx import import_run
-    from mspipeline.jobs.resources import threads_for
+    from mspipeline.jobs.work.resources import threads_for
     from mspipeline.provenance import provenance
     from mspipeline.recipes.catalogue import load_recipe, recipe_of
     from mspipeline.shards.manifest import load_manifest

@@ -17,9 +17,9 @@ def collect(
     as_json: Json = False,
 ) -> None:
     """Merge run folders into Parquet tables: runs, epochs, cases, lesions, samples."""
+    from mspipeline.commands.display import print_tables
     from mspipeline.config import CollectJob
     from mspipeline.console import stderr
-    from mspipeline.display import print_tables
     from mspipeline.jobs.collect import collect_job
 
     if (runs / "campaign.json").exists():
@@ -36,8 +36,8 @@ def _add_gaps(folder: Path) -> None:
     from mspipeline.campaigns.campaign import Campaign
     from mspipeline.campaigns.gaps import write_gaps
     from mspipeline.collect.tables import find_runs
+    from mspipeline.commands.display.campaigns import summary
     from mspipeline.console import stderr
-    from mspipeline.display.campaigns import summary
     from mspipeline.errors import StorageError, TableError
 
     campaign = Campaign.open(folder)
@@ -58,7 +58,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the comparison as a page."""
-    from mspipeline.display import print_comparison
+    from mspipeline.commands.display import print_comparison
     from mspipeline.report.page import write_page
     from mspipeline.report.summary import summarise
     from mspipeline.report.tables import load_tables

@@ -66,10 +66,10 @@ def train(
 
     --set gives the model's arguments, --set training.KEY=VALUE a setting of the training: training.momentum=0.9.
     """
+    from mspipeline.commands.display import print_run
     from mspipeline.config import TrainingSettings, TrainJob, parse, parse_assignments, read_config
-    from mspipeline.display import print_run
-    from mspipeline.jobs.launch import rank_of
-    from mspipeline.jobs.train import graph_of
+    from mspipeline.jobs.process.launch import rank_of
+    from mspipeline.jobs.work.train import graph_of
     from mspipeline.models.from_file import model_settings
     from mspipeline.recipes.catalogue import recipe_of
     from mspipeline.runs import run_id
@@ -129,8 +129,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a run case by case. Dice, IoU, precision, recall, specificity, volume error, on each scan's own grid."""
+    from mspipeline.commands.display import print_cases
     from mspipeline.config import EvaluateJob, parse
-    from mspipeline.display import print_cases
     from mspipeline.runs import RunPaths, read_record
 
     document = {
@@ -169,8 +169,8 @@ def predict(
     ] = None,
 ) -> None:
     """Write lesion maps of scans. A BIDS derivative, each map on the grid of its scan."""
+    from mspipeline.commands.display import print_derivative
     from mspipeline.config import PredictJob, parse
-    from mspipeline.display import print_derivative
     from mspipeline.runs import RunPaths, read_record
 
     document = {

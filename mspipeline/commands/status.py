@@ -31,8 +31,8 @@ def status(
 ) -> None:
     """Show how far a sweep is, cell by cell. Changes nothing; any terminal, or a new login, tells the same."""
     from mspipeline.campaigns.campaign import Campaign
-    from mspipeline.display import print_states
-    from mspipeline.display.campaigns import STATE_STYLE
+    from mspipeline.commands.display import print_states
+    from mspipeline.commands.display.campaigns import STATE_STYLE
 
     for word in state or ():
         if word not in STATE_STYLE:
@@ -48,8 +48,8 @@ def status(
 
 def _watch(campaign: Any, every_s: float, only: Sequence[str]) -> None:
     """Show a campaign until nothing of it runs, or until Ctrl-C, which is no error here."""
+    from mspipeline.commands.display.campaigns import LiveStates, summary
     from mspipeline.console import stdout
-    from mspipeline.display.campaigns import LiveStates, summary
 
     cache = campaign.state_cache()
     with suppress(KeyboardInterrupt):

@@ -26,7 +26,7 @@ from mspipeline.slurm.srun import OF_ENVIRONMENT
 
 DIGEST = "MSPIPELINE_IMAGE_DIGEST"
 COMMIT = "MSPIPELINE_COMMIT"
-"""What jobs.launch reads for the provenance of a run."""
+"""What the job `train` reads for the provenance of a run."""
 MAX_RESTARTS = 100
 """How many times a job is queued again before it is left ended: one without progress must end some day."""
 

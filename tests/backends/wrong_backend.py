@@ -76,12 +76,12 @@ def main() -> None:
             made = wrong(adapter(backend), node, changes)()
             write_evidence(Path(folder) / f"{fault}.npz", gather(made, small_trial(), Execution(device="cpu"), {}))
         return
-    import mspipeline.jobs.certify
+    import mspipeline.jobs.work.certify
 
     config, node, change = rest
     key, _, value = change.partition("=")
     job = read_config(Path(config), CertifyJob)
-    certify: Any = mspipeline.jobs.certify
+    certify: Any = mspipeline.jobs.work.certify
     certify.create = lambda name: wrong(adapter(name), node, {key: json.loads(value)})()
     certify.certify_job(job)
 

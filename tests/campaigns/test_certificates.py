@@ -18,8 +18,8 @@ from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.config import Scalar, TrainingSettings
 from mspipeline.console import TrainingProgress
 from mspipeline.errors import BackendError
-from mspipeline.jobs.certification import job_command
-from mspipeline.jobs.train import train
+from mspipeline.jobs.work.certification import job_command
+from mspipeline.jobs.work.train import train
 from mspipeline.runs import RunPaths, read_record
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import Identity

@@ -10,7 +10,7 @@ from mspipeline.campaigns.attempt import read_attempt
 from mspipeline.campaigns.follow import CellsFailed
 from mspipeline.config import TrainJob
 from mspipeline.errors import StorageError
-from mspipeline.jobs.train import train
+from mspipeline.jobs.work.train import train
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.tables.schema import EPOCHS
 from mspipeline.telemetry.events import EventWriter

@@ -16,7 +16,7 @@ from mspipeline.datasets.phantom import make_phantom
 from mspipeline.errors import ConfigError, DataError, Preempted, RunFolderError, ShapeError, ShardError, SuiteError
 from mspipeline.files import sha256_file
 from mspipeline.interchange.runs.nicms import import_nicms
-from mspipeline.jobs.predict import Prediction, predict
+from mspipeline.jobs.work.predict import Prediction, predict
 from mspipeline.patches.candidates import candidates
 from mspipeline.recipes.patches3d.cascade import predict_cascade
 from mspipeline.recipes.patches3d.predict import TrainedCascade

@@ -9,7 +9,7 @@ import pytest
 from mspipeline.backends.registry import availability
 from mspipeline.config import ModelSettings, TrainJob
 from mspipeline.console import TrainingProgress
-from mspipeline.jobs.train import train
+from mspipeline.jobs.work.train import train
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.tables.schema import EPOCHS
 from mspipeline.telemetry.events import EventWriter

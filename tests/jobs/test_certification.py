@@ -11,7 +11,7 @@ from mspipeline.backends.certification.certificate import NotCertified, Outcome,
 from mspipeline.backends.registry import availability
 from mspipeline.config import ModelSettings
 from mspipeline.errors import BackendError, ShapeError, UsageError
-from mspipeline.jobs.certification import Command, Request, certify, job_command, judge
+from mspipeline.jobs.work.certification import Command, Request, certify, job_command, judge
 
 WRONG = Path(__file__).parents[1] / "backends" / "wrong_backend.py"
 CASCADE = ModelSettings(name="cascade3d", arguments={"base_width": 2})

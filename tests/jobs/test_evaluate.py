@@ -15,9 +15,9 @@ import pytest
 
 from mspipeline.config import EvaluateJob, PredictJob, PrepareJob, SplitSettings, TrainJob
 from mspipeline.errors import Interrupted, RunFolderError, ShardError, SuiteError, UsageError
-from mspipeline.jobs.evaluate import evaluate
-from mspipeline.jobs.predict import predict
-from mspipeline.jobs.prepare import prepare
+from mspipeline.jobs.work.evaluate import evaluate
+from mspipeline.jobs.work.predict import predict
+from mspipeline.jobs.work.prepare import prepare
 from mspipeline.runs import RunPaths, read_record, read_rows, write_record, write_rows
 from mspipeline.shards.manifest import Manifest, load_manifest, write_manifest
 from mspipeline.tables.schema import CASES, LESIONS

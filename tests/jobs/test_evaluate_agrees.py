@@ -19,9 +19,9 @@ from mspipeline.config import (
 )
 from mspipeline.console import TrainingProgress
 from mspipeline.errors import ShapeError
-from mspipeline.jobs.evaluate import evaluate
-from mspipeline.jobs.prepare import prepare
-from mspipeline.jobs.train import train
+from mspipeline.jobs.work.evaluate import evaluate
+from mspipeline.jobs.work.prepare import prepare
+from mspipeline.jobs.work.train import train
 from mspipeline.models import catalogue
 from mspipeline.network.blocks import conv
 from mspipeline.network.graph import Builder, Graph

@@ -11,7 +11,7 @@ import pytest
 
 from mspipeline.config import PrepareJob, SplitSettings
 from mspipeline.errors import DatasetError, ShardError
-from mspipeline.jobs.prepare import prepare
+from mspipeline.jobs.work.prepare import prepare
 from mspipeline.patches.sampling import first_stage
 from mspipeline.recipes.catalogue import recipe_of
 from mspipeline.recipes.patches3d.batches import PatchReader

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mspipeline.jobs.train import train
+from mspipeline.jobs.work.train import train
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.tables.schema import EPOCHS
 from mspipeline.telemetry.events import EventWriter

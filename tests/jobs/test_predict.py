@@ -16,7 +16,7 @@ import pytest
 from mspipeline.config import PredictJob, TrainJob
 from mspipeline.errors import DatasetError, Interrupted, RunFolderError, SuiteError, VolumeError
 from mspipeline.files import sha256_file
-from mspipeline.jobs.predict import Prediction, predict
+from mspipeline.jobs.work.predict import Prediction, predict
 from mspipeline.runs import RunPaths, read_record, write_record
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import Identity

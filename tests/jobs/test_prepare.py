@@ -20,7 +20,7 @@ import pytest
 from mspipeline.config import PrepareJob, SplitSettings
 from mspipeline.errors import DatasetError, ShardError, StorageError, SuiteError, UsageError, VolumeError
 from mspipeline.files import sha256_file
-from mspipeline.jobs.prepare import prepare
+from mspipeline.jobs.work.prepare import prepare
 from mspipeline.recipes.catalogue import recipe_of
 from mspipeline.recipes.slices2d.shard import SliceEntry
 from mspipeline.shards.manifest import Manifest, entries_as, load_manifest, verify_shards
@@ -306,7 +306,7 @@ def test_a_full_disk_stops_with_the_whole_shards_left(dataset: Path, full_disk: 
 CHILD = """
 import sys
 from pathlib import Path
-from mspipeline.jobs.prepare import prepare
+from mspipeline.jobs.work.prepare import prepare
 from mspipeline.config import PrepareJob
 from mspipeline.errors import SuiteError
 job = PrepareJob(dataset=Path(sys.argv[1]), output=Path(sys.argv[2]))

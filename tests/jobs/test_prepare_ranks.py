@@ -61,7 +61,7 @@ def test_any_number_of_ranks_writes_the_bytes_of_one(
     )
     busy = [rank["seconds"] for rank in times["ranks"]]
     assert times["skew"] == pytest.approx(max(busy) / (sum(busy) / ranks))
-    assert f"INFO rank 0 mspipeline.jobs.prepare_times: 4 cases on {ranks} ranks" in ended.stderr
+    assert f"INFO rank 0 mspipeline.jobs.work.prepare_times: 4 cases on {ranks} ranks" in ended.stderr
     assert prepare(2, small_dataset, tmp_path / "shards").code == 0
     assert json.loads((tmp_path / "shards/prepare.json").read_text()) == times
 

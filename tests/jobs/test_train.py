@@ -17,7 +17,7 @@ import pytest
 
 from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 from mspipeline.errors import ConfigError, Interrupted, Preempted, RunFolderError, ShapeError, ShardError, SuiteError
-from mspipeline.jobs.train import train
+from mspipeline.jobs.work.train import train
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows
 from mspipeline.shards.manifest import load_manifest
 from mspipeline.tables.schema import EPOCHS
@@ -222,7 +222,7 @@ def test_images_that_the_network_cannot_take_are_answered(
     small_dataset: Path, train_job: TrainJob, tmp_path: Path
 ) -> None:
     from mspipeline.config import PrepareJob
-    from mspipeline.jobs.prepare import prepare
+    from mspipeline.jobs.work.prepare import prepare
 
     prepare(PrepareJob(dataset=small_dataset, output=tmp_path / "odd"), recipe_overrides={"size": (40, 32, 16)})
     with pytest.raises(ShapeError, match="40x32 is not a multiple of 16"):

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mspipeline.commands.display import print_derivative, print_manifest
 from mspipeline.config import (
     EvaluateJob,
     ModelSettings,
@@ -18,13 +19,12 @@ from mspipeline.config import (
     TrainJob,
 )
 from mspipeline.console import TrainingProgress
-from mspipeline.display import print_derivative, print_manifest
 from mspipeline.errors import ConfigError
 from mspipeline.files import read_json
-from mspipeline.jobs.evaluate import evaluate
-from mspipeline.jobs.predict import predict
-from mspipeline.jobs.prepare import prepare
-from mspipeline.jobs.train import train
+from mspipeline.jobs.work.evaluate import evaluate
+from mspipeline.jobs.work.predict import predict
+from mspipeline.jobs.work.prepare import prepare
+from mspipeline.jobs.work.train import train
 from mspipeline.recipes.catalogue import RECIPES, load_recipe
 from mspipeline.runs import RunPaths, read_record
 from mspipeline.telemetry.events import EventWriter

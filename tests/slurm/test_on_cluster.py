@@ -310,7 +310,7 @@ def test_a_cell_that_waits_to_continue_is_cancelled_like_any_other(cluster, make
     assert states(campaign) == ["interrupted"]
 
 
-THREADS = "from mspipeline.jobs.resources import threads_for; print('threads', threads_for(0))"
+THREADS = "from mspipeline.jobs.work.resources import threads_for; print('threads', threads_for(0))"
 
 
 def test_where_nothing_binds_a_cell_has_as_many_threads_as_cores_that_it_asked_for(cluster, tmp_path):

@@ -17,7 +17,7 @@ from mspipeline.campaigns.schedulers import scheduler_named
 from mspipeline.campaigns.site import Partition, Site
 from mspipeline.campaigns.submission import read_submission
 from mspipeline.collect.tables import collect
-from mspipeline.display.campaigns import word_of
+from mspipeline.commands.display.campaigns import word_of
 from mspipeline.errors import ConfigError
 from mspipeline.slurm.submission.queue import QUEUE, SILENT, Queue, end_of
 from tests.campaigns.campaign_program import cell_commands

@@ -19,9 +19,9 @@ from mspipeline.config import (
     TrainJob,
 )
 from mspipeline.errors import ConfigError, Preempted, RunFolderError, ShapeError, SuiteError
-from mspipeline.jobs.evaluate import evaluate
-from mspipeline.jobs.prepare import prepare
-from mspipeline.jobs.train import train
+from mspipeline.jobs.work.evaluate import evaluate
+from mspipeline.jobs.work.prepare import prepare
+from mspipeline.jobs.work.train import train
 from mspipeline.recipes.patches3d.shard import PatchEntry, read_voxels
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows
 from mspipeline.shards.manifest import entries_as, load_manifest

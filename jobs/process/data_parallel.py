@@ -21,7 +21,7 @@ from mspipeline.backends.process_group import ALONE, PeersLost, ProcessGroup, fr
 from mspipeline.console import say_error
 from mspipeline.errors import ConfigError
 from mspipeline.files import nameless_file
-from mspipeline.jobs.supervise import start_words
+from mspipeline.jobs.process.supervise import start_words
 
 PORTS = range(15_000, 30_000)
 """Below those that systems hand out by themselves; a job's follows from its number."""

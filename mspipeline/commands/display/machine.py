@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from mspipeline.commands.display.table import print_json
 from mspipeline.console import stdout
-from mspipeline.display.table import print_json
 
 if TYPE_CHECKING:
     from mspipeline.campaigns.finding import Finding

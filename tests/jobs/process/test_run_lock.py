@@ -16,7 +16,7 @@ import pytest
 
 from mspipeline.config import TrainJob
 from mspipeline.errors import FolderInUse, StorageError
-from mspipeline.jobs.run_lock import hold_run
+from mspipeline.jobs.process.run_lock import hold_run
 from mspipeline.runs import RunPaths, read_record, read_rows
 from mspipeline.tables.schema import CASES
 from tests.command_line import PROGRAM, files_below, run, wait_for
@@ -121,7 +121,7 @@ HOLDS = """
 import sys, time
 from pathlib import Path
 from mspipeline.parallel import lock
-from mspipeline.jobs.run_lock import hold_run
+from mspipeline.jobs.process.run_lock import hold_run
 lock.BEAT_S = 0.1
 with hold_run(Path(sys.argv[1]), "train"):
     print("held", flush=True)

@@ -18,7 +18,7 @@ from mspipeline.datasets.bids import PREDICTED
 from mspipeline.datasets.case import Case
 from mspipeline.errors import DatasetError, shown
 from mspipeline.files import write_json
-from mspipeline.jobs.resources import threads_for
+from mspipeline.jobs.work.resources import threads_for
 from mspipeline.preprocess.brain import MASKS, WORDS, BrainOrigin, BrainSource, doubts_of
 from mspipeline.recipes.postprocess import LesionMap
 from mspipeline.recipes.prediction import PredictionSettings, Trained

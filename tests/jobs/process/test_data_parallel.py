@@ -18,8 +18,8 @@ from mspipeline.backends.process_group import ProcessGroup
 from mspipeline.backends.registry import availability
 from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 from mspipeline.errors import BackendError, ConfigError, Preempted
-from mspipeline.jobs.processes import first_host, place, require_address
-from mspipeline.jobs.train import graph_of
+from mspipeline.jobs.process.data_parallel import first_host, place, require_address
+from mspipeline.jobs.work.train import graph_of
 from mspipeline.recipes.catalogue import recipe_of
 from mspipeline.runs import RunPaths, config_hash, read_record, read_rows
 from mspipeline.shards.manifest import load_manifest

@@ -19,7 +19,7 @@ from mspipeline.datasets.layouts import Found
 from mspipeline.datasets.split import make_split
 from mspipeline.errors import DatasetError, Interrupted, Preempted, shown
 from mspipeline.files import sha256_data
-from mspipeline.jobs.prepare_case import (
+from mspipeline.jobs.work.prepare_case import (
     HashTask,
     InspectTask,
     ShardResult,
@@ -30,8 +30,8 @@ from mspipeline.jobs.prepare_case import (
     inspect,
     make,
 )
-from mspipeline.jobs.prepare_times import CaseTime, rank_times, write_times
-from mspipeline.jobs.shards_folder import check_output, check_strays, previous_manifest, remove_partials
+from mspipeline.jobs.work.prepare_times import CaseTime, rank_times, write_times
+from mspipeline.jobs.work.shards_folder import check_output, check_strays, previous_manifest, remove_partials
 from mspipeline.parallel.launchers import launch_of
 from mspipeline.parallel.ranks import Done, Stopped, Team, one_process, open_team
 from mspipeline.preprocess.brain import doubts_of
@@ -54,7 +54,7 @@ def prepare_team(environ: Mapping[str, str]) -> Iterator[Team | None]:
     if launch and launch.size > 1:
         form = f"%(levelname)s rank {launch.rank} %(name)s: %(message)s"
         logging.basicConfig(level=logging.WARNING, format=form, force=True)
-        logging.getLogger("mspipeline.jobs.prepare_times").setLevel(logging.INFO)
+        logging.getLogger("mspipeline.jobs.work.prepare_times").setLevel(logging.INFO)
     with open_team(environ) as team:
         yield team
 

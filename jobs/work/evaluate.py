@@ -13,7 +13,7 @@ from mspipeline.backends.base import Execution
 from mspipeline.config import EvaluateJob
 from mspipeline.datasets.split import Subset
 from mspipeline.errors import RunFolderError, UsageError
-from mspipeline.jobs.resources import threads_for
+from mspipeline.jobs.work.resources import threads_for
 from mspipeline.metrics.case import score_case
 from mspipeline.metrics.case_masks import CaseMasks
 from mspipeline.recipes.prediction import PredictionSettings, Trained

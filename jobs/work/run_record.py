@@ -8,7 +8,7 @@ from typing import Any
 from mspipeline.backends.certification.certificate import covering, network_of, side_of, versions_of
 from mspipeline.backends.registry import availability
 from mspipeline.config import TrainJob
-from mspipeline.jobs.resources import threads_for
+from mspipeline.jobs.work.resources import threads_for
 from mspipeline.models.catalogue import build
 from mspipeline.network.cost import cost
 from mspipeline.network.graph import Graph

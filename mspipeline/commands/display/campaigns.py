@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mspipeline.campaigns.cell_state import CellState
+from mspipeline.commands.display.table import print_json, table
 from mspipeline.console import show, stderr, stdout
-from mspipeline.display.table import print_json, table
 
 MESSAGE_WIDTH = 48
 """Columns for a cell's last words in the live table, whose height must not jump; `status --json` has them whole."""

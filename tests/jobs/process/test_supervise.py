@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pytest
 
 from mspipeline.errors import ConfigError, StorageError, TableError
-from mspipeline.jobs.supervise import rank, restart_count, supervise, visible_gpus
+from mspipeline.jobs.process.supervise import rank, restart_count, supervise, visible_gpus
 from mspipeline.runs import RunPaths, TelemetryPaths
 from mspipeline.telemetry.schema import SAMPLES_STREAM
 from mspipeline.telemetry.shard import read_stream
@@ -28,7 +28,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # the tests run in a shel
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # or under nohup
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-from mspipeline.jobs.supervise import supervise
+from mspipeline.jobs.process.supervise import supervise
 from mspipeline.runs import TelemetryPaths
 telemetry = TelemetryPaths(pathlib.Path(sys.argv[1]))
 sys.exit(supervise(sys.argv[2:], telemetry, run_id="r", restart_count=3, period_s=0.1, visible_gpus=None))

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mspipeline.files import write_json
-from mspipeline.jobs.shards_folder import TIMES
+from mspipeline.jobs.work.shards_folder import TIMES
 from mspipeline.parallel.deal import skew
 from mspipeline.parallel.ranks import Member
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from mspipeline.commands.display.table import print_json, table
 from mspipeline.console import stdout
-from mspipeline.display.table import print_json, table
 from mspipeline.report.comparison import NOT_MEASURED
 
 if TYPE_CHECKING:

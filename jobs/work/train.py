@@ -13,8 +13,8 @@ from mspipeline.backends.registry import BACKENDS, adapter, availability, create
 from mspipeline.config import TrainJob
 from mspipeline.console import say_warning
 from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError
-from mspipeline.jobs.resources import threads_for
-from mspipeline.jobs.run_record import certified, new_record, now, record_refusal
+from mspipeline.jobs.work.resources import threads_for
+from mspipeline.jobs.work.run_record import certified, new_record, now, record_refusal
 from mspipeline.labels import Channels, channels_of
 from mspipeline.losses import Loss
 from mspipeline.models.catalogue import build

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mspipeline.commands.display.table import print_json, table
 from mspipeline.console import show, stdout
-from mspipeline.display.table import print_json, table
 from mspipeline.runs import RunPaths, read_record, read_rows
 from mspipeline.tables.schema import AS_DRAWN, CASES, EPOCHS
 

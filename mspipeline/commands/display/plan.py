@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mspipeline.campaigns.plan import SweepPlan
+from mspipeline.commands.display.table import print_json, table
 from mspipeline.console import stderr, stdout
-from mspipeline.display.table import print_json, table
 
 UNKNOWN = "-"
 

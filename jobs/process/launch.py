@@ -27,10 +27,10 @@ from mspipeline.config import (
 from mspipeline.console import CaseProgress, TrainingProgress, explain, say_error, say_warning, wants_progress
 from mspipeline.errors import STOPPED, Interrupted, Preempted, StorageError, UsageError
 from mspipeline.files import read_json, write_json
-from mspipeline.jobs import processes
-from mspipeline.jobs import supervise as supervisor
-from mspipeline.jobs.run_lock import WRITES, hold_run
-from mspipeline.jobs.stop import StopRequest
+from mspipeline.jobs.process import data_parallel
+from mspipeline.jobs.process import supervise as supervisor
+from mspipeline.jobs.process.run_lock import WRITES, hold_run
+from mspipeline.jobs.process.stop import StopRequest
 from mspipeline.provenance import provenance
 from mspipeline.runs import RunPaths, TelemetryPaths, read_record, run_id
 from mspipeline.telemetry.events import EventWriter
@@ -48,7 +48,7 @@ def _job(asked: Asked, schema: type[Settings]) -> Settings:
 def _train(asked: Asked, events: EventWriter, progress: bool, attempt: int) -> None:
     stop = StopRequest("state saved; run the same command again to continue")
     stop.listen()
-    from mspipeline.jobs.train import train
+    from mspipeline.jobs.work.train import train
 
     origin = provenance(
         commit=os.environ.get("MSPIPELINE_COMMIT"),
@@ -57,7 +57,7 @@ def _train(asked: Asked, events: EventWriter, progress: bool, attempt: int) -> N
         environ=os.environ,
     )
     job = _job(asked, TrainJob)
-    group = processes.place(job.processes, os.environ) or ALONE
+    group = data_parallel.place(job.processes, os.environ) or ALONE
     with TrainingProgress(enabled=progress and group.rank == 0) as observer:
         train(job, events=events, observer=observer, stop=stop, restart_count=attempt, origin=origin, group=group)
 
@@ -65,7 +65,7 @@ def _train(asked: Asked, events: EventWriter, progress: bool, attempt: int) -> N
 def _evaluate(asked: Asked, events: EventWriter, progress: bool, attempt: int) -> None:
     stop = StopRequest("earlier scores are kept; run the same command again to score")
     stop.listen()
-    from mspipeline.jobs.evaluate import evaluate
+    from mspipeline.jobs.work.evaluate import evaluate
 
     with CaseProgress("evaluate", enabled=progress) as report:
         evaluate(_job(asked, EvaluateJob), events=events, stop=stop, report=report)
@@ -74,14 +74,14 @@ def _evaluate(asked: Asked, events: EventWriter, progress: bool, attempt: int) -
 def _predict(asked: Asked, events: EventWriter, progress: bool, attempt: int) -> None:
     stop = StopRequest("finished maps are kept; run the same command again to make all")
     stop.listen()
-    from mspipeline.jobs.predict import predict
+    from mspipeline.jobs.work.predict import predict
 
     with CaseProgress("predict", enabled=progress) as report:
         predict(_job(asked, PredictJob), events=events, stop=stop, report=report, warn=say_warning)
 
 
 def _prepare(asked: Asked, events: EventWriter, progress: bool, attempt: int) -> None:
-    from mspipeline.jobs.prepare import prepare, prepare_team
+    from mspipeline.jobs.work.prepare import prepare, prepare_team
 
     with prepare_team(os.environ) as team:
         if team is None:  # another MPI rank than 0: its share is done
@@ -99,7 +99,7 @@ def _collect(asked: Asked, events: EventWriter, progress: bool, attempt: int) ->
 
 
 def _certify(asked: Asked, events: EventWriter, progress: bool, attempt: int) -> None:
-    from mspipeline.jobs.certify import certify_job
+    from mspipeline.jobs.work.certify import certify_job
 
     certify_job(_job(asked, CertifyJob))
 
@@ -224,15 +224,15 @@ def run_bare(name: str, asked: Asked, *, telemetry: Path | None = None, progress
             group: ProcessGroup | None = ALONE
             if name == "train":
                 training = _job(asked, TrainJob)
-                group = processes.place(training.processes, os.environ)
+                group = data_parallel.place(training.processes, os.environ)
                 others_tell = group is not None and group.rank > 0
                 if group is not None:
-                    processes.require_address(group)
-            if name in WRITES and telemetry is None and processes.LAUNCHED not in os.environ and not others_tell:
+                    data_parallel.require_address(group)
+            if name in WRITES and telemetry is None and data_parallel.LAUNCHED not in os.environ and not others_tell:
                 stack.enter_context(hold_run(_job(asked, SUPERVISED[name]).run_folder, name))
             if group is None and isinstance(asked, Path):
                 command = partial(_command_of, name, asked, telemetry, progress, debug)
-                return processes.start(training.processes, command, share_cores=training.threads == 0)
+                return data_parallel.start(training.processes, command, share_cores=training.threads == 0)
             draws = wants_progress(progress)
             if telemetry is None:
                 with EventWriter(None, Identity("")) as events:
@@ -244,7 +244,7 @@ def run_bare(name: str, asked: Asked, *, telemetry: Path | None = None, progress
                 JOBS[name](asked, events, draws, paths.attempt)
     except PeersLost as error:
         # Nothing may wait at its end for those that are gone, as JAX does.
-        if processes.LAUNCHED not in os.environ:
+        if data_parallel.LAUNCHED not in os.environ:
             explain(error, debug=debug)
         startup.unwritten()
         os._exit(error.exit_code)
@@ -257,7 +257,7 @@ def run_bare(name: str, asked: Asked, *, telemetry: Path | None = None, progress
 
 def rank_of(job: RunJob) -> int:
     """This process's rank in a training of several; 0 elsewhere."""
-    group = processes.place(job.processes, os.environ) if isinstance(job, TrainJob) else None
+    group = data_parallel.place(job.processes, os.environ) if isinstance(job, TrainJob) else None
     return group.rank if group else 0
 
 

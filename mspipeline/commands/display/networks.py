@@ -10,8 +10,8 @@ from rich.text import Text
 
 from mspipeline.backends.certification.certificate import Outcome, say_error
 from mspipeline.backends.registry import BACKENDS, adapter
+from mspipeline.commands.display.table import print_json, table
 from mspipeline.console import stdout
-from mspipeline.display.table import print_json, table
 from mspipeline.models.catalogue import MODELS, build
 from mspipeline.models.catalogue import entry as catalogue_entry
 from mspipeline.network.cost import cost

@@ -27,7 +27,7 @@ from mspipeline.backends.registry import adapter, availability
 from mspipeline.config import CertifyJob, ModelSettings
 from mspipeline.errors import BackendError, ConfigError, StorageError, SuiteError, UsageError, nearest
 from mspipeline.files import write_json
-from mspipeline.jobs.certify import trial_of
+from mspipeline.jobs.work.certify import trial_of
 from mspipeline.models.catalogue import build, entry
 from mspipeline.network.graph import Graph
 from mspipeline.optimizers import OPTIMIZERS
