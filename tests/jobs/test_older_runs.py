@@ -17,10 +17,10 @@ import pytest
 
 from mspipeline.collect.tables import collect
 from mspipeline.config import EvaluateJob, PredictJob, PrepareJob, TrainJob
-from mspipeline.jobs.evaluate import evaluate
-from mspipeline.jobs.predict import predict
-from mspipeline.jobs.prepare import prepare
-from mspipeline.jobs.train import train
+from mspipeline.jobs.work.evaluate import evaluate
+from mspipeline.jobs.work.predict import predict
+from mspipeline.jobs.work.prepare import prepare
+from mspipeline.jobs.work.train import train
 from mspipeline.report.page import write_page
 from mspipeline.report.summary import summarise
 from mspipeline.report.tables import load_tables
