@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from nibabel import orientations
 
-from mspipeline.images.nifti import Forms
-
 Orientation = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """For each axis of a file the canonical axis that it becomes, and 1, or -1 where it is flipped."""
 
@@ -21,6 +19,22 @@ GRID_TOLERANCE_VOX = 0.1
 parametrisations. It is a fifth of what could make another voxel the nearest one."""
 TIE = 1e-5
 """Orientations whose fit to the axes of the world differs by less are equally close: rounding to float32 is 1e-7."""
+
+
+@dataclass(frozen=True)
+class Forms:
+    """Where a NIfTI file says that its voxels lie, as its fields have it: enough to say the same in another file.
+
+    pixdim: (4,) qfac and the voxel sizes. qform: (6,) quatern_b to d, qoffset_x to z. sform: (12,) srow_x, _y, _z.
+    Codes and xyzt_units: NIfTI's numbers. A form whose code is 0 is not used; its fields are kept all the same.
+    """
+
+    pixdim: tuple[float, ...]
+    qform: tuple[float, ...]
+    sform: tuple[float, ...]
+    qform_code: int
+    sform_code: int
+    xyzt_units: int
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,17 @@ flipped on the way in, never interpolated, so the way back is exact.
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel import orientations
 
 from mspipeline.errors import ShapeError, VolumeError
-from mspipeline.files import write_bytes
 from mspipeline.grid import ScanGrid
-from mspipeline.images import nifti
+from mspipeline.images.registry import read_grid, read_image, write_image
 
 __all__ = [
     "BoolArray",
@@ -49,19 +46,18 @@ class Volume:
 
 
 def load_grid(path: Path) -> ScanGrid:
-    """The grid of a NIfTI image; only its header is read. Raises VolumeError as `load_volume` does for the header."""
-    return _grid(nifti.read_header(path))
+    """The grid of an image; its voxels are not read. Raises VolumeError as `load_volume` does for the header."""
+    return read_grid(path)
 
 
 def load_volume(path: Path, *, like: ScanGrid | None = None) -> Volume:
-    """Read a NIfTI image as float32 in canonical orientation.
+    """Read an image as float32 in canonical orientation.
 
     like: the grid of another file of the case: where this one is on it, it is oriented as that one and has its grid.
-    Raises VolumeError where the file is missing, truncated, damaged, not an image, not 3-D, has a header that cannot be
-    used, or holds NaN or infinity.
+    Raises VolumeError where the file is missing, truncated, damaged, not an image of a known format, not 3-D, has a
+    header that cannot be used, or holds NaN or infinity.
     """
-    header, data = nifti.read_image(path)
-    grid = _grid(header)
+    grid, data = read_image(path)
     if not np.isfinite(data).all():
         count = int(np.size(data) - np.isfinite(data).sum())
         raise VolumeError(f"{path}: {count} voxels are NaN or infinite, expected finite numbers; repair the image")
@@ -69,11 +65,6 @@ def load_volume(path: Path, *, like: ScanGrid | None = None) -> Volume:
     if like is not None and turn is not None:
         return Volume(orientations.apply_orientation(data, turn), like)
     return Volume(orientations.apply_orientation(data, grid.to_canonical), grid)
-
-
-def _grid(header: nifti.Header) -> ScanGrid:
-    forms = header.forms
-    return ScanGrid(header.shape, header.affine, forms.qform_code, forms.sform_code, forms)
 
 
 def load_mask(
@@ -109,17 +100,9 @@ def to_scan_grid(data: npt.NDArray[Any], grid: ScanGrid) -> npt.NDArray[Any]:
 
 
 def save_volume(path: Path, data: npt.NDArray[Any], grid: ScanGrid) -> None:
-    """Write a canonical volume as NIfTI on the grid of the scan it belongs to: both forms, codes and units are kept.
+    """Write a canonical volume on the grid of the scan it belongs to, in the format of the file's name.
 
-    data: (X, Y, Z) bool (stored as uint8) or float32. Equal data gives equal bytes. Raises StorageError.
+    data: (X, Y, Z) bool (stored as uint8), whole numbers or float32. NIfTI keeps both forms, codes and units of the
+    scan. Equal data gives equal bytes. Raises StorageError, and VolumeError for a name of no known format.
     """
-    on_scan = to_scan_grid(data.astype(np.uint8) if data.dtype == bool else data, grid)
-    if grid.forms is not None:
-        content = nifti.to_bytes(on_scan, grid.forms)
-    else:
-        image = nib.Nifti1Image(on_scan, grid.affine)
-        image.set_qform(grid.affine, grid.qform_code)
-        image.set_sform(grid.affine, grid.sform_code)
-        image.header.set_xyzt_units("mm")
-        content = image.to_bytes()
-    write_bytes(path, gzip.compress(content, compresslevel=6, mtime=0) if path.suffix == ".gz" else content)
+    write_image(path, to_scan_grid(data.astype(np.uint8) if data.dtype == bool else data, grid), grid)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from mspipeline import plugins
-from mspipeline.errors import ConfigError
+from mspipeline.errors import ConfigError, DatasetError
 from mspipeline.metrics.case import score_case
 from mspipeline.metrics.case_masks import CaseMasks
 from mspipeline.models.catalogue import MODELS, build, entry
@@ -42,6 +44,11 @@ pictures2d = recipe:Pictures2d
 named_otherwise = recipe:Pictures2d
 schema_alone = recipe:PictureSchema
 unfinished = broken_recipe:Unfinished
+
+[mspipeline.formats]
+plain = format:Plain
+shadow = format:Shadow
+
 [mspipeline.losses]
 brier = loss:Brier
 unnamed = loss:Brier
@@ -160,6 +167,7 @@ def test_doctor_names_what_is_broken(installed: Path, tmp_path: Path) -> None:
     assert "backend class_alone" in words
     assert "recipe schema_alone" in words
     assert "the suite has that name" in words
+    assert "format shadow" in words
     assert "the table of cases has another column 'seconds'" in words
 
 
@@ -203,6 +211,50 @@ def test_a_network_a_backend_a_layout_and_a_score_of_another_package_in_one_real
     assert "<dt>Volume ratio</dt>\n<dd>Predicted volume / true volume.</dd>" in page
     gone = run("evaluate", f"runs/{record['run_id']}", "shards", cwd=tmp_path)
     assert (gone.code, gone.error.startswith("unknown backend 'renamed'")) == (ConfigError.exit_code, True)
+
+
+def plainly(path: Path) -> None:
+    """A NIfTI file becomes one of the package's format, which takes its place."""
+    image = nib.nifti1.load(path)
+    voxels = np.asarray(image.dataobj)
+    said = {"shape": voxels.shape, "dtype": voxels.dtype.str, "affine": image.affine.tolist()}
+    plain = path.with_name(path.name.removesuffix(".nii.gz") + ".plain")
+    plain.write_bytes(json.dumps(said).encode() + b"\n" + voxels.tobytes(order="F"))
+    path.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("backend_needed")
+def test_scans_in_a_format_of_another_package_make_the_shards_of_nifti_and_are_predicted_in_nifti(
+    installed: Path, small_dataset: Path, small_shards: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(small_dataset, data)
+    for path in [*data.rglob("*.nii.gz")]:
+        plainly(path)
+    assert not list(data.rglob("*.nii*"))
+    prepared = command(installed, "prepare", data, "--set", "size=[32,32,16]", "-o", "shards", cwd=tmp_path)
+    assert prepared.code == 0, prepared.stderr
+    for number in range(1, 5):
+        with (
+            h5py.File(tmp_path / f"shards/cases/sub-{number:02d}.h5", locking=False) as ours,
+            h5py.File(small_shards / f"cases/sub-{number:02d}.h5", locking=False) as of_nifti,
+        ):
+            assert set(ours) == set(of_nifti)
+            for name in of_nifti:
+                assert np.array_equal(ours[name][...], of_nifti[name][...]), name
+    trained = command(installed, "train", "one_convolution", "shards", "--epochs", "1", "--json", cwd=tmp_path)
+    assert trained.code == 0, trained.stderr
+    run_id = json.loads(trained.stdout)["run_id"]
+    predicted = command(installed, "predict", f"runs/{run_id}", data, "-o", "maps", cwd=tmp_path)
+    assert predicted.code == 0, predicted.stderr
+    (found,) = (tmp_path / "maps").glob("*/sub-01/anat/*_probseg.nii.gz")
+    scan = nib.nifti1.load(small_dataset / "sub-01/anat/sub-01_FLAIR.nii.gz")
+    image = nib.nifti1.load(found)
+    assert (image.shape, np.allclose(image.affine, scan.affine)) == (scan.shape, True)
+    gone = run("prepare", data, "--set", "size=[32,32,16]", "-o", "others", cwd=tmp_path)
+    assert gone.code == DatasetError.exit_code
+    assert "no FLAIR (has no scan)" in gone.error
 
 
 def test_a_recipe_of_another_package_prepares_and_a_broken_one_is_named(installed: Path, tmp_path: Path) -> None:

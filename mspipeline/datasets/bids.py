@@ -1,6 +1,6 @@
 """BIDS: the cases of DATASET/sub-*/[ses-*/]anat.
 
-DATASET/sub-*/[ses-*/]anat/*_<modality>.nii[.gz]
+DATASET/sub-*/[ses-*/]anat/*_<modality>.nii[.gz]    or with the ending of any other format of `images`
 DATASET/derivatives/*/sub-*/[ses-*/]anat/*_label-lesion_mask.nii[.gz]    lesions, also label-L, and the suffix roi
                                          *_desc-brain_mask.nii[.gz]      brain, also label-brain
 *_from-A_to-B_*_xfm.{txt,tfm,mat} beside either, see `datasets.transforms`; masks may name their _space-
@@ -25,6 +25,7 @@ from mspipeline.datasets.names import NATIVE, Name, choose, of_kind
 from mspipeline.datasets.transforms import named_transforms
 from mspipeline.errors import DataError, DatasetError
 from mspipeline.files import read_json
+from mspipeline.images.registry import readable_endings
 
 log = logging.getLogger(__name__)
 
@@ -203,8 +204,8 @@ class _Subject:
             return
         if self._other_subject(place):
             why = f"named after sub-{name.entities['sub']} in the folder of {self.folder.name}"
-        elif not name.is_nifti:
-            why = f"of the format {name.ending}, expected .nii or .nii.gz"
+        elif not name.is_readable:
+            why = f"of the format {name.ending}, expected {' or '.join(readable_endings())}"
         elif not place.anat:
             why = "not in a folder anat"
         elif name.looks_like and not asked:

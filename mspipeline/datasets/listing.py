@@ -15,10 +15,10 @@ from pathlib import Path
 
 from mspipeline.errors import DatasetError
 from mspipeline.files import is_utf8
+from mspipeline.images.registry import readable_ending
 
 IMAGE = re.compile(r"\.(nii(\.(gz|bz2|xz|zst|zip))?|mgz|mgh|nrrd|mha|mhd|img|hdr|dcm)$", re.IGNORECASE)
-"""Endings of images; of these only NIfTI is read."""
-NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+"""Endings that images of the field have, whether a format reads them or not."""
 OTHER_DATATYPES = {"func", "dwi", "fmap", "perf", "eeg", "ieeg", "meg", "beh", "micr", "nirs", "motion", "mrs"}
 """Folders in which BIDS has no anatomical scan; they are not entered."""
 
@@ -50,13 +50,27 @@ def is_folder(path: Path) -> bool:
         raise DatasetError(f"{path.parent}: {_cannot_be_entered(error)}") from error
 
 
+def image_ending(name: str) -> str:
+    """The ending of a file's name, as it stands there, where it is that of an image; else empty.
+
+    Any format's counts, and those of images that no format reads.
+
+    >>> image_ending("sub-01_T1w.NII.gz"), image_ending("sub-01_T1w.mgz"), image_ending("sub-01_T1w.json")
+    ('.NII.gz', '.mgz', '')
+    """
+    if ending := readable_ending(name):
+        return name[-len(ending) :]
+    found = IMAGE.search(name)
+    return found[0] if found else ""
+
+
 def images(folder: Path, depth: int = 3) -> Iterator[Path]:
     """Images in a folder and, down to `depth` folders below it, in those that may hold anatomical scans.
 
     Whatever has the name of an image counts: `obstacle` says where one is none. Raises DatasetError as `children`.
     """
     for path in children(folder):
-        if IMAGE.search(path.name):
+        if image_ending(path.name):
             yield path
         elif depth and path.name not in OTHER_DATATYPES and is_folder(path):
             yield from images(path, depth - 1)

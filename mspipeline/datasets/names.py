@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mspipeline.datasets.listing import IMAGE, NIFTI
+from mspipeline.datasets.listing import image_ending
 from mspipeline.errors import DatasetError
+from mspipeline.images.registry import readable_ending
 
 LESION_LABELS = {"lesion", "l"}
 """`label-lesion` as most datasets have it, `label-L` as BIDS's table of common labels has it."""
@@ -30,7 +31,7 @@ class Name:
 
     @cached_property
     def stem(self) -> str:
-        return IMAGE.sub("", self.path.name)
+        return self.path.name.removesuffix(image_ending(self.path.name))
 
     @cached_property
     def ending(self) -> str:
@@ -47,8 +48,9 @@ class Name:
         return {key.lower(): value for key, dash, value in pairs if dash}
 
     @property
-    def is_nifti(self) -> bool:
-        return NIFTI.search(self.path.name) is not None
+    def is_readable(self) -> bool:
+        """Whether a format reads it (`images.registry`)."""
+        return bool(readable_ending(self.path.name))
 
     @property
     def kind(self) -> str:
@@ -58,19 +60,19 @@ class Name:
     @property
     def is_lesion_mask(self) -> bool:
         labelled = self.entities.get("label", "").lower() in LESION_LABELS
-        return labelled and self.suffix.lower() in {"mask", "roi"} and self.is_nifti
+        return labelled and self.suffix.lower() in {"mask", "roi"} and self.is_readable
 
     @property
     def is_brain_mask(self) -> bool:
         """`desc-brain_mask` or `label-brain_mask`; a lesion mask of the brain is none."""
         named = "brain" in {self.entities.get(key, "").lower() for key in ("label", "desc")}
-        return named and self.suffix.lower() == "mask" and not self.is_lesion_mask and self.is_nifti
+        return named and self.suffix.lower() == "mask" and not self.is_lesion_mask and self.is_readable
 
     @property
     def looks_like(self) -> str:
         """ "lesion mask" or "brain mask" where the name hints at it and is not BIDS's; or empty."""
         text = self.stem.lower()
-        if self.is_lesion_mask or self.is_brain_mask or not self.is_nifti:
+        if self.is_lesion_mask or self.is_brain_mask or not self.is_readable:
             return ""
         if "lesion" in text:
             return "lesion mask"
@@ -109,7 +111,7 @@ def choose(names: Sequence[Name], case: str, what: str, prefer: Sequence[str]) -
 
 def of_kind(names: Iterable[Name], modality: str) -> list[Name]:
     """Those with a modality's suffix, whatever its case."""
-    return [name for name in names if name.is_nifti and name.kind.lower() == modality.lower()]
+    return [name for name in names if name.is_readable and name.kind.lower() == modality.lower()]
 
 
 def _first(names: list[Name], fits: Callable[[Name], bool]) -> list[Name]:

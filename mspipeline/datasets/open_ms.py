@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 
 from mspipeline.datasets.case import Candidate, Case, Layout, Wanted
-from mspipeline.datasets.listing import NIFTI, children, is_folder, printable
+from mspipeline.datasets.listing import children, is_folder, printable
 from mspipeline.datasets.names import Name, choose
+from mspipeline.images.registry import readable_ending
 
 FOLDERS = (".", "MNI", "cross_sectional/MNI")
 MODALITIES = {
@@ -68,4 +69,4 @@ def read_open_ms(folder: Path, wanted: Wanted) -> Layout:
 
 
 def _images(folder: Path) -> list[Path]:
-    return [path for path in children(folder) if NIFTI.search(path.name)]
+    return [path for path in children(folder) if readable_ending(path.name)]

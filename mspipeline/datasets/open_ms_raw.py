@@ -14,14 +14,15 @@ import re
 from pathlib import Path
 
 from mspipeline.datasets.case import Candidate, Case, Layout, Wanted
-from mspipeline.datasets.listing import NIFTI, children, is_folder
+from mspipeline.datasets.listing import children, is_folder
 from mspipeline.datasets.names import Name, choose
 from mspipeline.datasets.transforms import COMMON, named_transforms
+from mspipeline.images.registry import readable_ending
 
 FOLDERS = (".", "raw", "longitudinal/raw")
 MODALITIES = {"FLAIR": "FLAIR", "T1W": "T1w", "T2W": "T2w"}
 CHANGED = "gt*.nii.gz marks only lesions that changed between two studies; --change-mask takes it all the same"
-_SCAN = re.compile(r"(study\d+)_(FLAIR|T1W|T2W)\.nii(\.gz)?$")
+_SCAN = re.compile(r"(study\d+)_(FLAIR|T1W|T2W)$")
 
 
 def raw_patients(folder: Path) -> list[Path]:
@@ -46,10 +47,10 @@ def read_open_ms_raw(folder: Path, wanted: Wanted) -> Layout:
 
 def _read_patient(patient: Path, wanted: Wanted, layout: Layout) -> None:
     subject = "sub-" + re.sub("[^A-Za-z0-9]", "", patient.resolve().name)
-    images = [Name(path) for path in children(patient) if NIFTI.search(path.name)]
+    images = [Name(path) for path in children(patient) if readable_ending(path.name)]
     studies: dict[str, dict[str, list[Name]]] = {}
     for image in images:
-        if match := _SCAN.match(image.path.name):
+        if match := _SCAN.match(image.stem):
             studies.setdefault(match[1], {}).setdefault(MODALITIES[match[2]], []).append(image)
     brains = [image for image in images if image.path.name.startswith("brainmask")] if wanted.brain else []
     changed = [image for image in images if image.path.name.startswith("gt")] if wanted.change_masks else []
@@ -79,4 +80,6 @@ def _read_patient(patient: Path, wanted: Wanted, layout: Layout) -> None:
 
 
 def _holds_scans(folder: Path) -> bool:
-    return is_folder(folder) and any(_SCAN.match(path.name) for path in children(folder))
+    return is_folder(folder) and any(
+        readable_ending(path.name) and _SCAN.match(Name(path).stem) for path in children(folder)
+    )

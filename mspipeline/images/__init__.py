@@ -1,4 +1,5 @@
-"""Image formats, one module a format: what a file's header says, checked field by field, and its voxels as stored.
+"""Image formats, one module a format: where a file says that its voxels lie, checked, and its voxels as stored.
 
-May import: NumPy, nibabel; `errors`.
+A new format is its file and a line in registry.py.
+May import: NumPy, nibabel; `errors`, `files`, `grid`, `plugins`.
 """
