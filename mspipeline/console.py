@@ -89,10 +89,10 @@ def explain(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         say_error(STOPPED)
         return Interrupted.exit_code
-    said = " ".join(str(error).split())
-    if not isinstance(error, OSError) or not said:
-        said = f"{type(error).__name__}: {said}"
-    say_error(said if debug else f"{said}; run with --debug for a traceback")
+    text = " ".join(str(error).split())
+    if not isinstance(error, OSError) or not text:
+        text = f"{type(error).__name__}: {text}"
+    say_error(text if debug else f"{text}; run with --debug for a traceback")
     if isinstance(error, FileNotFoundError | PermissionError):
         return UsageError.exit_code
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -1,15 +1,19 @@
-"""The grid of a scan, and whether two grids are one: orientation, offsets in mm, tolerance."""
+"""The grid of a scan, what leads from one to another, and whether two are one: orientation, offset, tolerance."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from nibabel import orientations
+
+TransformChain = tuple[tuple[Path, bool], ...]
+"""Files of transforms that lead a point from one grid's space to another's, in order; True: through the inverse."""
 
 Orientation = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """For each axis of a file the canonical axis that it becomes, and 1, or -1 where it is flipped."""

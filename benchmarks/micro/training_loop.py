@@ -34,7 +34,7 @@ from mspipeline.shards.manifest import entries_as, load_manifest
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import Identity
 from mspipeline.training.loop import Training
-from mspipeline.training.progress import Identity as RunIdentity
+from mspipeline.training.progress import RunIdentity
 
 SHAPE = (128, 128, 48)
 CASES = 4

@@ -142,7 +142,7 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
                 *_same_scans(recipe, found, sources),
             ),
             others=dict(found.others),
-            resampled={case: dict(one.ways) for case, one in zip(names, seen, strict=True) if one.ways},
+            resampled={case: dict(one.resampled) for case, one in zip(names, seen, strict=True) if one.resampled},
             offsets_mm={case: dict(one.offsets_mm) for case, one in zip(names, seen, strict=True) if one.offsets_mm},
         )
         if not all(one.kept for one in made):

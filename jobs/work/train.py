@@ -36,7 +36,7 @@ from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.checkpoint import read_checkpoint
 from mspipeline.training.collapse import Collapse
 from mspipeline.training.loop import Training
-from mspipeline.training.progress import Identity, Stage
+from mspipeline.training.progress import RunIdentity, TrainingStage
 from mspipeline.training.protocols import BatchReader, Observer, Stop
 from mspipeline.training.targets import loss_of
 
@@ -134,7 +134,7 @@ class _Attempt:
         self.record, self.events, self.observer, self.stop = record, events, observer, stop
         self.training: Training | None = None
 
-    def begin(self, train: BatchReader, validation: BatchReader | None, stage: Stage | None = None) -> Training:
+    def begin(self, train: BatchReader, validation: BatchReader | None, stage: TrainingStage | None = None) -> Training:
         """A training that is ready to run: initial weights set, or those of the checkpoint to go on from."""
         job, graph, channels, record = self.job, self.graph, self.channels, self.record
         with self.events.phase("setup"):
@@ -148,7 +148,7 @@ class _Attempt:
                 validation,
                 job.training,
                 paths=self.paths,
-                identity=Identity(record.run_id, graph.hash, record.config_hash, record.restart_count),
+                identity=RunIdentity(record.run_id, graph.hash, record.config_hash, record.restart_count),
                 events=self.events,
                 observer=self.observer,
                 stop=self.stop,
@@ -193,15 +193,15 @@ class _Attempt:
         """Leave no process before all is on the disk: a scheduler may end the rest when the first has left."""
         if self.training is not None:
             with suppress(PeersLost):
-                self.training.together.wait()
+                self.training.parallel.barrier()
 
 
 def graph_of(job: TrainJob, recipe: AnyRecipe) -> Graph:
     """The network of a job. Raises what `train` does where model, backend and shards do not fit together."""
     recipe.check_training(job.training)
     graph = build(job.model.name, recipe.image_shape, job.model.arguments)
-    if not adapter(job.backend).trains:
-        trainable = ", ".join(name for name in BACKENDS.working() if adapter(name).trains)
+    if not adapter(job.backend).can_train:
+        trainable = ", ".join(name for name in BACKENDS.working() if adapter(name).can_train)
         raise BackendError(f"{job.backend} predicts only; train on {trainable}")
     adapter(job.backend).check(graph)
     _loss(job, channels_of(graph, recipe.mask_shape))
@@ -215,8 +215,8 @@ def graph_of(job: TrainJob, recipe: AnyRecipe) -> Graph:
 def _check_processes(job: TrainJob, recipe: AnyRecipe) -> None:
     """Raise what says why these processes cannot train together."""
     batch_size, processes = job.training.batch_size or recipe.batch_size, job.processes
-    if not adapter(job.backend).joins:
-        joining = ", ".join(name for name in BACKENDS.working() if adapter(name).joins)
+    if not adapter(job.backend).supports_data_parallel:
+        joining = ", ".join(name for name in BACKENDS.working() if adapter(name).supports_data_parallel)
         raise BackendError(f"{job.backend} trains in one process, not {processes}; choose one of {joining}")
     if not recipe.supports_data_parallel:
         raise ConfigError(
@@ -243,7 +243,9 @@ def _loss(job: TrainJob, channels: Channels) -> Loss:
     return loss_of(job.training, len(channels.names))
 
 
-def _compiled(job: TrainJob, graph: Graph, channels: Channels, stage: Stage | None, group: ProcessGroup) -> Backend:
+def _compiled(
+    job: TrainJob, graph: Graph, channels: Channels, stage: TrainingStage | None, group: ProcessGroup
+) -> Backend:
     """The backend with the network in it, initial weights set, ready to train. channels: of its output."""
     backend = create(job.backend)
     threads = threads_for(job.threads)
@@ -255,7 +257,7 @@ def _compiled(job: TrainJob, graph: Graph, channels: Channels, stage: Stage | No
     return backend
 
 
-def seed_of(seed: int, stage: Stage | None) -> int:
+def seed_of(seed: int, stage: TrainingStage | None) -> int:
     """The seed of a stage's initial weights: a cascade's later stages do not begin as an earlier one did."""
     if stage is None or stage.number == 1:
         return seed

@@ -68,15 +68,16 @@ class Backend(ABC):
     output. The last batch of an epoch may be smaller.
 
     In a group of processes, all take the same steps and ask for `state`, `gather` and `trace` together. Images and
-    masks are then this process's share of a joint batch, as large as every other's, or, with `whole`, the batch itself.
+    masks are then this process's share of a joint batch, as large as every other's, or, with `replicated`, the batch
+    itself.
     Raises PeersLost where the others do not answer.
     """
 
     name: ClassVar[str]
     operations: ClassVar[frozenset[type[Op]]]
-    trains: ClassVar[bool] = True
+    can_train: ClassVar[bool] = True
     """Whether it can train; one that only predicts raises BackendError in `compile` and all that follows it."""
-    joins: ClassVar[bool] = False
+    supports_data_parallel: ClassVar[bool] = False
     """Whether several processes can train one network with it; one that cannot takes no group."""
 
     @classmethod
@@ -110,12 +111,12 @@ class Backend(ABC):
 
     @abstractmethod
     def train_step(
-        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, whole: bool = False
+        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, replicated: bool = False
     ) -> StepResult:
         """One forward and backward pass and one update. rate: the learning rate of this step; None: the optimizer's."""
 
     @abstractmethod
-    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
+    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, replicated: bool = False) -> StepResult:
         """One forward pass in inference mode, with its loss."""
 
     @abstractmethod

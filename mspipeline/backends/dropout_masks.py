@@ -38,13 +38,13 @@ class DropoutMasks:
         """The dropouts that have masks, in the order of the graph; those of rate 0 have none."""
         return list(self._rates)
 
-    def of_step(self, images: int, *, whole: bool = False) -> dict[str, FloatArray]:
+    def of_step(self, images: int, *, replicated: bool = False) -> dict[str, FloatArray]:
         """The masks of the step after `draws` others: by node (N, *shape), 0 or 1 / (1 - rate).
 
-        images: of this process's share of the joint batch, or of the batch itself where it is `whole`. All masks of the
-        joint batch are drawn, so that each image has the one that it would have in one process.
+        images: of this process's share of the joint batch, or of the batch itself where it is `replicated`. All masks
+        of the joint batch are drawn, so that each image has the one that it would have in one process.
         """
-        size, rank = (1, 0) if whole else (self._group.size, self._group.rank)
+        size, rank = (1, 0) if replicated else (self._group.size, self._group.rank)
         masks = {}
         for place, (node, (shape, rate)) in enumerate(self._rates.items()):
             generator = np.random.default_rng([self._seed, place, self.draws])

@@ -27,7 +27,7 @@ class OnnxRuntimeBackend(Backend):
 
     name = "onnxruntime"
     operations: ClassVar[frozenset[type[ops.Op]]] = frozenset(EMIT)
-    trains: ClassVar[bool] = False
+    can_train: ClassVar[bool] = False
 
     def build(self, graph: Graph, execution: Execution) -> None:
         self.check(graph)
@@ -70,11 +70,11 @@ class OnnxRuntimeBackend(Backend):
         _refuse()
 
     def train_step(
-        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, whole: bool = False
+        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, replicated: bool = False
     ) -> StepResult:
         _refuse()
 
-    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
+    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, replicated: bool = False) -> StepResult:
         _refuse()
 
     def trace(self, images: FloatArray, masks: FloatArray, nodes: Sequence[str]) -> Trace:

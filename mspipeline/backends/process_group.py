@@ -49,9 +49,9 @@ class ProcessGroup:
         """For error lines."""
         return f"process {self.rank} of {self.size}"
 
-    def lost(self, said: object) -> PeersLost:
+    def lost(self, reason: object) -> PeersLost:
         """The error for where the others do not answer."""
-        words = " ".join(str(said).split())[:200]
+        words = " ".join(str(reason).split())[:200]
         return PeersLost(
             f"{self.name}: another process has ended or cannot be reached ({words}); see its own lines, then run the "
             "same command again to continue"

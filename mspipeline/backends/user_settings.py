@@ -51,8 +51,8 @@ def put_aside(environ: MutableMapping[str, str]) -> list[str]:
     if kept != flags:
         found.append("XLA_FLAGS (" + " ".join(flag for flag in flags if flag not in kept) + ")")
         environ["XLA_FLAGS"] = " ".join(kept)
-    if told := [name for name in found if name not in EXPECTED]:
-        log.warning("put aside, for results must not depend on it: %s", ", ".join(told))
+    if notable := [name for name in found if name not in EXPECTED]:
+        log.warning("put aside, for results must not depend on it: %s", ", ".join(notable))
     return found
 
 

@@ -85,8 +85,8 @@ def prepare(
     if as_json:
         print_json(manifest.model_dump(mode="json"))
         return
-    for case, ways in list(manifest.resampled.items())[:RESAMPLED_SHOWN]:
-        how = ", ".join(f"{name} by {way}" for name, way in ways.items())
+    for case, files in list(manifest.resampled.items())[:RESAMPLED_SHOWN]:
+        how = ", ".join(f"{name} by {one}" for name, one in files.items())
         stdout.print(f"  {case}: onto the grid of {manifest.recipe['resample_to']}: {how}")
     if (more := len(manifest.resampled) - RESAMPLED_SHOWN) > 0:
         stdout.print(f"  and {more} more cases, see {output / 'manifest.json'}")

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mspipeline.datasets.transforms import Route, Transform, route, routes
+from mspipeline.datasets.transforms import Transform, chain_between, chains_from
+from mspipeline.grid import TransformChain
 
 LOCAL_SPACES = frozenset({"FLAIR", "T1w", "T2w", "PDw", "T2star", "orig", "individual", "scanner", "native"})
 """Spaces of the subject itself, whose world coordinates its headers share; any other is a template's or a study's."""
@@ -31,7 +32,7 @@ class Case:
     transforms: tuple[Transform, ...] = ()
     mask_spaces: Mapping[str, str] = field(default_factory=dict)
 
-    def routes(self, reference: str | None) -> dict[str, Route]:
+    def transform_chains(self, reference: str | None) -> dict[str, TransformChain]:
         """Modality, "lesions" or "brain" -> the transforms that lead to it from a modality's space, where there are.
 
         Empty where `reference` is None.
@@ -39,7 +40,7 @@ class Case:
         if reference is None:
             return {}
         spaces = self.spaces
-        return routes(self.transforms, spaces.get(reference, reference), spaces)
+        return chains_from(self.transforms, spaces.get(reference, reference), spaces)
 
     @property
     def spaces(self) -> dict[str, str]:
@@ -55,7 +56,7 @@ class Case:
         return {
             name: space
             for name, space in spaces.items()
-            if space != here and not {space, here} <= local and route(self.transforms, here, space) is None
+            if space != here and not {space, here} <= local and chain_between(self.transforms, here, space) is None
         }
 
 

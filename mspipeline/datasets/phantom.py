@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mspipeline import __version__
-from mspipeline.datasets.head import Axes, grid_axes, make_head
+from mspipeline.datasets.phantom_anatomy import Axes, grid_axes, make_head
 from mspipeline.errors import StorageError, UsageError
 from mspipeline.files import write_bytes, write_json
 from mspipeline.volume import ScanGrid, save_volume

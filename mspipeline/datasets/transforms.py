@@ -1,4 +1,4 @@
-"""Transforms between the spaces of one case's files, found by their names, and the way from one space to another.
+"""Transforms between the spaces of one case's files, found by their names, and the chain from one space to another.
 
 BIDS        *_from-<moving>_to-<fixed>_mode-image_xfm.{txt,tfm,mat}     sub-01_from-T1w_to-FLAIR_mode-image_xfm.txt
 open-MS     <study>_<moving>[_intrastudy]_to_<fixed>.txt                study1_T1W_intrastudy_to_FLAIR.txt
@@ -15,11 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mspipeline.grid import TransformChain
+
 COMMON = "common"
 """The space of open-MS's masks of a patient's studies."""
-
-Route = tuple[tuple[Path, bool], ...]
-"""Files that a point goes through, in order; True: through the inverse of the file's transform."""
 
 _BIDS = re.compile(r"_from-(?P<moving>[A-Za-z0-9]+)_to-(?P<fixed>[A-Za-z0-9]+)(_[^.]*)?_xfm\.\w+$")
 _OPEN_MS = re.compile(
@@ -47,14 +46,14 @@ def named_transforms(files: Iterable[Path]) -> tuple[Transform, ...]:
     return tuple(found)
 
 
-def route(transforms: Sequence[Transform], start: str, end: str) -> Route | None:
-    """The shortest way of a point from one space to another; None where the transforms do not lead there.
+def chain_between(transforms: Sequence[Transform], start: str, end: str) -> TransformChain | None:
+    """The shortest chain of transforms from one space to another; None where they do not lead there.
 
     >>> to_common = Transform("FLAIR", "common", Path("a.txt"))
-    >>> route([to_common], "common", "FLAIR"), route([to_common], "FLAIR", "common")
+    >>> chain_between([to_common], "common", "FLAIR"), chain_between([to_common], "FLAIR", "common")
     (((PosixPath('a.txt'), False),), ((PosixPath('a.txt'), True),))
     """
-    ways: dict[str, Route] = {start: ()}
+    chains: dict[str, TransformChain] = {start: ()}
     reached = deque([start])
     while reached:
         space = reached.popleft()
@@ -63,13 +62,15 @@ def route(transforms: Sequence[Transform], start: str, end: str) -> Route | None
                 (transform.fixed, transform.moving, False),
                 (transform.moving, transform.fixed, True),
             ):
-                if here == space and there not in ways:
-                    ways[there] = (*ways[space], (transform.path, inverted))
+                if here == space and there not in chains:
+                    chains[there] = (*chains[space], (transform.path, inverted))
                     reached.append(there)
-    return ways.get(end)
+    return chains.get(end)
 
 
-def routes(transforms: Sequence[Transform], reference: str, spaces: Mapping[str, str]) -> dict[str, Route]:
-    """The ways from the reference's space to that of each file that transforms lead to. spaces: file -> its space."""
-    found = {file: route(transforms, reference, space) for file, space in spaces.items()}
-    return {file: way for file, way in found.items() if way}
+def chains_from(
+    transforms: Sequence[Transform], reference: str, spaces: Mapping[str, str]
+) -> dict[str, TransformChain]:
+    """The chains from the reference's space to that of each file that transforms lead to. spaces: file -> its space."""
+    found = {file: chain_between(transforms, reference, space) for file, space in spaces.items()}
+    return {file: chain for file, chain in found.items() if chain}

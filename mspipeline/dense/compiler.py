@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.dense.border_classes import Source, Term, Terms
-from mspipeline.dense.plan import AXES, ONES, Plan, Range, plan, read_by_tap, spans, widen
+from mspipeline.dense.layer_plan import AXES, ONES, LayerPlan, Range, plan, read_by_tap, spans, widen
 from mspipeline.network import ops
 from mspipeline.network.graph import Builder, Graph, Node
 from mspipeline.network.ops import Shape
@@ -86,7 +86,7 @@ def _live_bytes(program: Graph, images: Mapping[str, int]) -> int:
 class _Lowering:
     """Collects the nodes of one tile's graph, their weights and, by node, the images that one became."""
 
-    def __init__(self, graph: Graph, weights: Weights, plan: Plan) -> None:
+    def __init__(self, graph: Graph, weights: Weights, plan: LayerPlan) -> None:
         self._graph, self._given, self._plan = graph, weights, plan
         self.builder = Builder(f"{graph.name}_tile")
         self.weights: Weights = {}

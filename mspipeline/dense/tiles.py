@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.dense.compiler import TileProgram, tile_program
-from mspipeline.dense.plan import tile_multiples
+from mspipeline.dense.layer_plan import tile_multiples
 from mspipeline.errors import ConfigError
 from mspipeline.network.graph import Graph
 from mspipeline.network.weights import Weights

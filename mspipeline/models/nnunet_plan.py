@@ -59,7 +59,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class Plan:
+class NnunetPlan:
     """One network and its data. median_shape: voxels of the median case at this spacing."""
 
     spacing_mm: Spacing
@@ -86,8 +86,8 @@ class Plans:
     """
 
     axes: Size
-    fullres: Plan
-    lowres: Plan | None
+    fullres: NnunetPlan
+    lowres: NnunetPlan | None
     masked_normalisation: bool
 
 
@@ -126,7 +126,9 @@ def target_spacing(fingerprint: Fingerprint) -> Spacing:
     return _triple(target)
 
 
-def plan_at(spacing_mm: Spacing, median_shape: Spacing, classes: int, dataset_voxels: float, memory_gb: float) -> Plan:
+def plan_at(
+    spacing_mm: Spacing, median_shape: Spacing, classes: int, dataset_voxels: float, memory_gb: float
+) -> NnunetPlan:
     """Patch, network and batch size at one spacing.
 
     The patch starts as a cube in mm of 256^3 voxels, is cut to the median image, and loses voxels along the axis that
@@ -151,7 +153,7 @@ def plan_at(spacing_mm: Spacing, median_shape: Spacing, classes: int, dataset_vo
         net = topology(spacing_mm, _less(net.patch, axis, step))
     fits = round(budget / net.feature_map_values(classes) * REFERENCE_BATCH)
     most = round(dataset_voxels * MOST_OF_DATASET / math.prod(net.patch))
-    return Plan(spacing_mm, median_shape, net, max(min(fits, most), REFERENCE_BATCH), batch_dice=False)
+    return NnunetPlan(spacing_mm, median_shape, net, max(min(fits, most), REFERENCE_BATCH), batch_dice=False)
 
 
 def cropped_shape(images: Sequence[npt.NDArray[np.floating]]) -> Size:
@@ -166,7 +168,7 @@ def cropped_shape(images: Sequence[npt.NDArray[np.floating]]) -> Size:
     return x, y, z
 
 
-def _lowres(fullres: Plan, classes: int, cases: int, memory_gb: float) -> Plan | None:
+def _lowres(fullres: NnunetPlan, classes: int, cases: int, memory_gb: float) -> NnunetPlan | None:
     """The plan of the coarser network: spacing grows by 3 % a step until a patch sees a quarter of the median image.
 
     While one axis is more than twice as coarse as others, only those others grow. None where fullres sees that much

@@ -1,7 +1,7 @@
 """Who prepares which case: what a case will cost, and the order in which cases are given out. Talks to nobody.
 
-Cases are given to whoever is free, the dearest first: the last ones given out are then small, and what a rank waits for
-the others at the end is at most one of them (Graham 1969, longest processing time first).
+Cases are given to whoever is free, the most expensive first: the last ones given out are then small, and what a rank
+waits for the others at the end is at most one of them (Graham 1969, longest processing time first).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def estimated_cost(file_bytes: int, voxels: int) -> float:
 class Deal:
     """Places of tasks in their list, handed out one at a time, each once.
 
-    costs: of each task, in any unit. ranks: one alone takes the tasks as they are listed; several, the dearest first,
-    equal ones as listed. `next` and `stop` may be called from several threads.
+    costs: of each task, in any unit. ranks: one alone takes the tasks as they are listed; several, the most expensive
+    first, equal ones as listed. `next` and `stop` may be called from several threads.
     """
 
     def __init__(self, costs: Sequence[float], ranks: int) -> None:

@@ -223,13 +223,13 @@ def _serve(comm: Any, threads: int, signals: _Signals) -> None:
     """Another rank than 0: ask, work, tell, until rank 0 has nothing more."""
     with _aborting(comm):
         outcome: Done[Any] | _Failed | None = None
-        told: int | None = None
+        reported: int | None = None
         while True:
             comm.send((comm.rank, outcome, "new" if outcome is None else "busy"), 0, tag=TAG)
             while not comm.iprobe(source=0, tag=TAG):
-                if signals.came is not None and signals.came != told:
-                    told = signals.came
-                    comm.send((comm.rank, _Failed(Stopped(told), comm.rank), "waiting"), 0, tag=TAG)
+                if signals.came is not None and signals.came != reported:
+                    reported = signals.came
+                    comm.send((comm.rank, _Failed(Stopped(reported), comm.rank), "waiting"), 0, tag=TAG)
                 time.sleep(PAUSE_S)
             order = comm.recv(source=0, tag=TAG)
             if order is None:
@@ -260,8 +260,8 @@ def _work(work: Callable[[Item, int], Value], item: Item, threads: int, name: st
     except SuiteError:
         raise
     except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise SuiteError(f"{name}: {said}; run with --debug for a traceback") from error
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise SuiteError(f"{name}: {text}; run with --debug for a traceback") from error
 
 
 class _Signals:

@@ -2,7 +2,7 @@
 
 A file that lies on the reference's grid is taken as it is, with every value, and oriented as the reference. Any other
 is interpolated once, from its own grid: scans linearly, masks by the nearest voxel; what lies outside its field of view
-is 0. Where a route of transforms leads to the file, points go through it; where none does, world coordinates of the
+is 0. Where a chain of transforms leads to the file, points go through it; where none does, world coordinates of the
 headers are taken to mean the same place, unless the file's name declares a space of its own.
 """
 
@@ -19,13 +19,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from mspipeline.errors import DatasetError
-from mspipeline.grid import apart
+from mspipeline.grid import TransformChain, apart
 from mspipeline.preprocess.itk import Affine, read_affine
 from mspipeline.preprocess.lesion_counts import Placing, inside, label, placing, require_most
 from mspipeline.volume import ScanGrid, Volume, load_grid, load_mask, load_volume
-
-Steps = Sequence[tuple[Path, bool]]
-"""ITK transforms that a point of the reference goes through, in order; True: through the inverse."""
 
 SHARED_MIN = 0.5
 """Share of their fields of view that two scans of a case must have in common: below it, one of the headers is wrong."""
@@ -39,13 +36,13 @@ PROBES = 24
 class CaseReader:
     """Reads the files of one case.
 
-    grid: of the reference; None reads each file as it is. routes: modality, "brain" or "lesions" -> transforms.
+    grid: of the reference; None reads each file as it is. chains: modality, "brain" or "lesions" -> transforms.
     reference: the file of that grid, for error lines. resample: whether a file on another grid is put onto it, or
     refused. strays: file -> the space its name declares, where nothing leads there from the reference's.
     """
 
     grid: ScanGrid | None = None
-    routes: Mapping[str, Steps] = field(default_factory=dict)
+    chains: Mapping[str, TransformChain] = field(default_factory=dict)
     reference: str = "the reference"
     resample: bool = True
     strays: Mapping[str, str] = field(default_factory=dict)
@@ -78,12 +75,12 @@ class CaseReader:
         require_most(f"{path}: on the grid of {self.reference}", found, remedy=_of_most(name))
         return Volume(moved > 0, self.grid), found
 
-    def way(self, name: str, own: ScanGrid) -> str | None:
+    def resampled_by(self, name: str, own: ScanGrid) -> str | None:
         """How a file with the grid `own` gets onto the reference's, in words; None where it is there already."""
         if self.grid is None or own.turn_onto(self.grid) is not None:
             return None
-        steps = self.routes.get(name, ())
-        return ", ".join(f"inverse of {path.name}" if inverted else path.name for path, inverted in steps) or "headers"
+        chain = self.chains.get(name, ())
+        return ", ".join(f"inverse of {path.name}" if inverted else path.name for path, inverted in chain) or "headers"
 
     def offset_mm(self, own: ScanGrid) -> float | None:
         """How far a grid that is taken for the reference's lies from it at most; None for what is not worth a word."""
@@ -122,7 +119,7 @@ class CaseReader:
         """(4, 4), canonical voxels of the reference to those of the file."""
         if self.grid is None:
             return np.eye(4)
-        world = follow(self.routes.get(name, ()))
+        world = composed(self.chains.get(name, ()))
         to_voxels: Affine = np.linalg.inv(own.affine_ras) @ world @ self.grid.affine_ras
         return to_voxels
 
@@ -148,7 +145,7 @@ def _held(shape: Sequence[int], to_other: npt.NDArray[np.floating[Any]], other: 
 def reader_onto(
     reference: str | None,
     scans: Mapping[str, Path],
-    routes: Mapping[str, Steps],
+    chains: Mapping[str, TransformChain],
     *,
     resample: bool = True,
     strays: Mapping[str, str] | None = None,
@@ -156,19 +153,19 @@ def reader_onto(
     """What reads a case onto the grid of the scan `reference`, or as it is. Raises VolumeError as `load_grid`."""
     if reference is None or reference not in scans:
         return CaseReader()
-    return CaseReader(load_grid(scans[reference]), routes, str(scans[reference]), resample, strays or {})
+    return CaseReader(load_grid(scans[reference]), chains, str(scans[reference]), resample, strays or {})
 
 
 def case_reader(
     resample_to: str | None,
     modalities: Sequence[str],
     scans: Mapping[str, Path],
-    routes: Mapping[str, Steps] | None = None,
+    chains: Mapping[str, TransformChain] | None = None,
     strays: Mapping[str, str] | None = None,
 ) -> CaseReader:
     """What reads a case as a recipe says: onto one grid where `resample_to` is set, else what is on the first's."""
     reference = resample_to or modalities[0]
-    return reader_onto(reference, scans, routes or {}, resample=resample_to is not None, strays=strays)
+    return reader_onto(reference, scans, chains or {}, resample=resample_to is not None, strays=strays)
 
 
 def require_reference(reference: str | None, modalities: Sequence[str]) -> str | None:
@@ -178,14 +175,14 @@ def require_reference(reference: str | None, modalities: Sequence[str]) -> str |
     return reference or None
 
 
-def follow(steps: Steps) -> Affine:
-    """(4, 4), points of the reference to points of the file, RAS mm. No step is the identity."""
-    matrices = (np.linalg.inv(affine) if inverted else affine for affine, inverted in _read(steps))
+def composed(chain: TransformChain) -> Affine:
+    """(4, 4), points of the reference to points of the file, RAS mm. An empty chain is the identity."""
+    matrices = (np.linalg.inv(affine) if inverted else affine for affine, inverted in _read(chain))
     return reduce(lambda whole, matrix: matrix @ whole, matrices, np.eye(4))
 
 
-def _read(steps: Steps) -> list[tuple[Affine, bool]]:
-    return [(read_affine(path), inverted) for path, inverted in steps]
+def _read(chain: TransformChain) -> list[tuple[Affine, bool]]:
+    return [(read_affine(path), inverted) for path, inverted in chain]
 
 
 def _transformed(

@@ -47,15 +47,15 @@ class Schema(Strict, ABC):
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the headers of a case's files tell. cost: of its shard, estimated. ways: file -> how it comes onto the
-    reference's grid.
+    """What the headers of a case's files tell. cost: of its shard, estimated. resampled: file -> how it comes
+    onto the reference's grid.
 
     offsets_mm: file -> how far its grid lies from the reference's, where it is taken for the same all the same.
     unplaced: files whose headers have neither form.
     """
 
     cost: float
-    ways: Mapping[str, str] = field(default_factory=dict)
+    resampled: Mapping[str, str] = field(default_factory=dict)
     offsets_mm: Mapping[str, float] = field(default_factory=dict)
     unplaced: tuple[str, ...] = ()
 
@@ -151,7 +151,8 @@ class Recipe(ABC, Generic[S_co]):
     def train(self, run: TrainingRun) -> bool:
         """Train, or go on with, every network of a run; False where a part is left that the job does not ask for.
 
-        Raises RunFolderError where there is nothing to train on, and what `run.stop` gives, the state saved before.
+        Raises RunFolderError where there is nothing to train on, and the error that `run.stop` returns;
+        the state is saved before.
         """
 
     def check_training(self, settings: TrainingSettings) -> None:

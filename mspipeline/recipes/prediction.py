@@ -51,12 +51,12 @@ class Trained(ABC):
     def shard(self, shards: Path, entry: ShardEntry) -> tuple[BoolArray, LesionMap]:
         """The truth of a prepared case, and what the network makes of it, on the scan's own grid.
 
-        Raises ShardError where the shard cannot be read, and what `stop` gives.
+        Raises ShardError where the shard cannot be read, and the error that `stop` returns.
         """
 
     @abstractmethod
     def case(self, case: Case) -> tuple[LesionMap, BrainOrigin | None]:
         """What the network makes of a case's scans, on their own grid, and where its brain came from.
 
-        Raises VolumeError and DatasetError as the preparation does, and what `stop` gives.
+        Raises VolumeError and DatasetError as the preparation does, and the error that `stop` returns.
         """

@@ -15,7 +15,7 @@ from mspipeline.errors import DatasetError, shown
 from mspipeline.grid import apart
 from mspipeline.parallel.deal import estimated_cost
 from mspipeline.preprocess.brain import MASKS, BrainChoice, BrainSource, sources_of
-from mspipeline.preprocess.resample_onto import CaseReader, case_reader, follow, require_reference
+from mspipeline.preprocess.resample_onto import CaseReader, case_reader, composed, require_reference
 from mspipeline.recipes.base import Inspection, Recipe, Schema
 from mspipeline.volume import ScanGrid, load_grid
 
@@ -79,9 +79,9 @@ class ScanRecipe(Recipe[S_co]):
     def files(self, case: Case) -> dict[str, Path]:
         """Modality, "lesions" and, where the recipe uses it, "brain" -> file; transforms as "T1w: FILE"."""
         files = self._images(case)
-        routes = case.routes(self.settings.resample_to)
-        steps = {f"{name}: {path.name}": path for name in files for path, _ in routes.get(name, ())}
-        return {**files, **steps}
+        chains = case.transform_chains(self.settings.resample_to)
+        transforms = {f"{name}: {path.name}": path for name in files for path, _ in chains.get(name, ())}
+        return {**files, **transforms}
 
     def inputs(self, case: Case) -> dict[str, Path]:
         return {modality: case.scans[modality] for modality in self.settings.modalities}
@@ -95,13 +95,13 @@ class ScanRecipe(Recipe[S_co]):
         recipe = self.settings
         files = self._images(case)
         grids = {name: load_grid(path) for name, path in files.items()}
-        routes = case.routes(recipe.resample_to)
+        chains = case.transform_chains(recipe.resample_to)
         strays = case.strays(recipe.resample_to or recipe.modalities[0])
-        reader = case_reader(recipe.resample_to, recipe.modalities, case.scans, routes, strays)
+        reader = case_reader(recipe.resample_to, recipe.modalities, case.scans, chains, strays)
         if recipe.resample_to is None:
             _require_one_grid(case, files, grids, reader)
-        for steps in routes.values():
-            follow(steps)
+        for chain in chains.values():
+            composed(chain)
         for name, path in files.items():
             try:
                 reader.require_place(name, path, grids[name])
@@ -117,7 +117,7 @@ class ScanRecipe(Recipe[S_co]):
         file_bytes = sum(path.stat().st_size for path in files.values())
         return Inspection(
             estimated_cost(file_bytes, voxels),
-            {name: way for name, grid in grids.items() if (way := reader.way(name, grid))},
+            {name: how for name, grid in grids.items() if (how := reader.resampled_by(name, grid))},
             {name: round(off, 4) for name, grid in grids.items() if (off := reader.offset_mm(grid)) is not None},
             tuple(name for name, grid in grids.items() if not grid.is_placed),
         )
@@ -148,11 +148,11 @@ class ScanRecipe(Recipe[S_co]):
 
 
 def read_arguments(recipe: ScanSchema, case: Case) -> dict[str, Any]:
-    """What a recipe's `apply_files` takes of a case beside its recipe: scans, brain, routes and strays."""
+    """What a recipe's `apply_files` takes of a case beside its recipe: scans, brain, chains and strays."""
     return {
         "scans": {modality: case.scans[modality] for modality in recipe.modalities},
         "brain": case.brain_mask,
-        "routes": case.routes(recipe.resample_to),
+        "chains": case.transform_chains(recipe.resample_to),
         "strays": case.strays(recipe.resample_to or recipe.modalities[0]),
     }
 
@@ -163,8 +163,8 @@ def _require_one_grid(case: Case, files: Mapping[str, Path], grids: Mapping[str,
     for name in others:
         if grids[name].turn_onto(grids[first]) is None and name not in reader.strays:
             onto = "FLAIR" if "FLAIR" in case.scans else first
-            routes = case.routes(onto)
-            used = sorted({path.name for name in files for path, _ in routes.get(name, ())})
+            chains = case.transform_chains(onto)
+            used = sorted({path.name for name in files for path, _ in chains.get(name, ())})
             raise DatasetError(
                 f"{case.id}: {files[first]} ({grids[first].describe()}) and {files[name]} ({grids[name].describe()}) "
                 f"are on different grids, {apart(grids[first], grids[name])}; put all on one with --resample-to {onto} "

@@ -11,7 +11,7 @@ from mspipeline.network.graph import Graph
 from mspipeline.runs import RunPaths
 from mspipeline.shards.manifest import Manifest
 from mspipeline.telemetry.events import EventWriter
-from mspipeline.training.progress import Progress, Stage
+from mspipeline.training.progress import Progress, TrainingStage
 from mspipeline.training.protocols import BatchReader, Observer, Stop
 
 
@@ -22,7 +22,7 @@ class ReadyTraining(Protocol):
         """Train to the end. Raises the error that the run's `stop` returns, the state saved before."""
 
 
-Begin = Callable[[BatchReader, BatchReader | None, Stage | None], ReadyTraining]
+Begin = Callable[[BatchReader, BatchReader | None, TrainingStage | None], ReadyTraining]
 """(train, validation, stage) -> a network ready to be trained: as drawn, or as its last checkpoint left it."""
 
 

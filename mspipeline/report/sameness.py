@@ -49,12 +49,12 @@ def sameness(groups: Sequence[Group], members: Members) -> list[Sameness]:
             joined = [
                 place for place, others in enumerate(classes) if any(_meet(groups, notes, index, o) for o in others)
             ]
-            said = [w for place in joined for w in worst[place]]
+            merged_worst = [w for place in joined for w in worst[place]]
             for other in (o for place in joined for o in classes[place]):
-                said += _meet(groups, notes, index, other)
+                merged_worst += _meet(groups, notes, index, other)
             merged = [*(o for place in joined for o in classes[place]), index]
             classes = [each for place, each in enumerate(classes) if place not in joined] + [merged]
-            worst = [each for place, each in enumerate(worst) if place not in joined] + [said]
+            worst = [each for place, each in enumerate(worst) if place not in joined] + [merged_worst]
         found.append(
             Sameness(
                 f"{model} ({arguments})" if arguments else model,
@@ -122,17 +122,17 @@ def _notes(runs: Sequence[dict[str, Any]]) -> Notes:
 def _meet(groups: Sequence[Group], notes: dict[int, Notes], one: int, other: int) -> list[str]:
     """The worst of the certificates that prove two groups equal, in words; empty where there are none."""
     backends = {groups[one].backend, groups[other].backend}
-    said = []
+    descriptions = []
     for sha in notes[one].keys() & notes[other].keys():
         note = notes[one][sha]
         if {note["reference"], note["other"]} == backends:
             size = "" if note["same_graph"] else f", at {'x'.join(map(str, note['image_shape']))} instead of this size"
-            said.append(f"of {note['other']} against {note['reference']}{size}: {note['worst']}")
-    return sorted(said)
+            descriptions.append(f"of {note['other']} against {note['reference']}{size}: {note['worst']}")
+    return sorted(descriptions)
 
 
 def _reasons(members: Members, indices: Sequence[int]) -> str:
     """Why runs are not covered, each reason once."""
     reasons = [run["uncertified"] for index in indices for run in members[index] if run["status"] == "complete"]
-    said = list(dict.fromkeys(reason for reason in reasons if reason))
-    return f"{'; '.join(said)}." if said else ""
+    distinct = list(dict.fromkeys(reason for reason in reasons if reason))
+    return f"{'; '.join(distinct)}." if distinct else ""

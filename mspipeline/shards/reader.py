@@ -38,5 +38,5 @@ def damaged(path: Path, entry: ShardEntry, error: BaseException) -> ShardError:
             f"{path}: shard of case {entry.case} cannot be read ({reason}); it may be whole: see whether its disk "
             "and its permissions are in order"
         )
-    said = " ".join(str(error).split())
-    return ShardError(f"{path}: shard of case {entry.case} is missing or damaged ({said}); delete it and {REMEDY}")
+    text = " ".join(str(error).split())
+    return ShardError(f"{path}: shard of case {entry.case} is missing or damaged ({text}); delete it and {REMEDY}")

@@ -44,7 +44,7 @@ UNKNOWN = CpuReading(None, None, None, None, None, None, None, None, None)
 
 
 @dataclass(frozen=True)
-class _Books:
+class _Counters:
     """A process's counters as last seen: CPU seconds, bytes read, bytes written.
 
     totals: its own and those of the children that it waited for, which the kernel adds to the parent's.
@@ -71,7 +71,7 @@ class ProcessTree:
         self._members: dict[int, psutil.Process] = {}
         self._parents: dict[int, int] = {}
         self._strangers: set[int] = set()
-        self._seen: dict[int, _Books] = {}
+        self._seen: dict[int, _Counters] = {}
         self._lost = (0.0, 0.0, 0.0)  # counters of processes whose parent never waited for them
         self._totals = (0.0, 0.0, 0.0)
         self._disk_unread: set[int] = set()  # processes whose last disk reading failed; one that dies so stays here
@@ -90,7 +90,7 @@ class ProcessTree:
         """
         now = time.monotonic()
         self._find_members()
-        books: dict[int, _Books] = {}
+        counters: dict[int, _Counters] = {}
         alive: list[psutil.Process] = []
         threads: list[int | None] = []
         rss: list[int | None] = []
@@ -98,18 +98,18 @@ class ProcessTree:
             try:
                 with process.oneshot():
                     status = ask(process.status)
-                    books[pid] = self._counters(process, status)
+                    counters[pid] = self._counters(process, status)
                     if status not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
                         memory = ask(process.memory_info)
                         threads.append(ask(process.num_threads))
                         rss.append(None if memory is None else memory.rss)
                         alive.append(process)
             except psutil.NoSuchProcess:
-                books.pop(pid, None)
-        self._known = self._known or bool(books)
-        self._cpu_unread &= books.keys()  # what has ended is in its parent's counters
-        self._settle(books)
-        grown = _largest(self._totals, _add(self._lost, *(b.totals for b in books.values())))
+                counters.pop(pid, None)
+        self._known = self._known or bool(counters)
+        self._cpu_unread &= counters.keys()  # what has ended is in its parent's counters
+        self._settle(counters)
+        grown = _largest(self._totals, _add(self._lost, *(c.totals for c in counters.values())))
         before, self._totals = self._totals, grown
         disk_known = self._known and not self._disk_unread
         cpu_known = self._known and not self._cpu_unread
@@ -172,7 +172,7 @@ class ProcessTree:
         for pid in new:
             del self._parents[pid]
 
-    def _counters(self, process: psutil.Process, status: str | None) -> _Books:
+    def _counters(self, process: psutil.Process, status: str | None) -> _Counters:
         """The counters of a process; those that cannot be read stand as they were."""
         seen = self._seen.get(process.pid)
         total, read, written = seen.totals if seen else (0.0, 0.0, 0.0)
@@ -191,27 +191,27 @@ class ProcessTree:
             else:
                 read, written = float(disk.read_bytes), float(disk.write_bytes)
                 self._disk_unread.discard(process.pid)
-        return _Books((total, read, written), (waited_for, read, written))
+        return _Counters((total, read, written), (waited_for, read, written))
 
-    def _settle(self, books: dict[int, _Books]) -> None:
-        """Take over `books`; what dead processes had and no living ancestor absorbed goes to `_lost`."""
+    def _settle(self, counters: dict[int, _Counters]) -> None:
+        """Take over `counters`; what dead processes had and no living ancestor absorbed goes to `_lost`."""
         owed: dict[int, tuple[float, float, float]] = {}
-        for pid in self._seen.keys() - books.keys():
+        for pid in self._seen.keys() - counters.keys():
             heir = pid
-            while heir in self._parents and heir not in books:
+            while heir in self._parents and heir not in counters:
                 heir = self._parents[heir]
-            if heir in books:
+            if heir in counters:
                 owed[heir] = _add(owed.get(heir, (0.0, 0.0, 0.0)), self._seen[pid].totals)
             else:
                 self._lost = _add(self._lost, self._seen[pid].totals)
         for heir, debt in owed.items():
             before = self._seen[heir].absorbing if heir in self._seen else (0.0, 0.0, 0.0)
-            growth = tuple(max(late - early, 0.0) for late, early in zip(books[heir].absorbing, before, strict=True))
+            growth = tuple(max(late - early, 0.0) for late, early in zip(counters[heir].absorbing, before, strict=True))
             missing = (debt[0] - growth[0], debt[1] - growth[1], debt[2] - growth[2])
             self._lost = _add(self._lost, _largest(missing, (0.0, 0.0, 0.0)))
-        for pid in self._seen.keys() - books.keys():
+        for pid in self._seen.keys() - counters.keys():
             self._parents.pop(pid, None)
-        self._seen = books
+        self._seen = counters
 
     def _pss(self, alive: list[psutil.Process], now: float) -> int | None:
         if not alive or now < self._pss_due:

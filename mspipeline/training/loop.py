@@ -31,11 +31,11 @@ from mspipeline.tables.schema import EPOCHS
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.checkpoint import Checkpoint, write_checkpoint
 from mspipeline.training.collapse import Collapse
+from mspipeline.training.data_parallel import DataParallel
 from mspipeline.training.pass_totals import PassTotals
-from mspipeline.training.progress import Identity, Progress, Stage, checkpoint_paths, is_over, monitored
+from mspipeline.training.progress import Progress, RunIdentity, TrainingStage, checkpoint_paths, is_over, monitored
 from mspipeline.training.protocols import Batch, BatchReader, Observer, Stop
 from mspipeline.training.scores import EpochScores
-from mspipeline.training.together import Together
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Training:
         settings: TrainingSettings,
         *,
         paths: RunPaths,
-        identity: Identity,
+        identity: RunIdentity,
         events: EventWriter,
         observer: Observer,
         stop: Stop,
@@ -67,7 +67,7 @@ class Training:
         monitor: str,
         on_collapse: Callable[[Collapse | None], None] = lambda collapse: None,
         channels: Channels = ONE_PROBABILITY,
-        stage: Stage | None = None,
+        stage: TrainingStage | None = None,
         checkpoint_every_s: float = math.inf,
         group: ProcessGroup = ALONE,
     ) -> None:
@@ -78,7 +78,7 @@ class Training:
         self._loss, self.monitor, self._on_collapse = loss, monitor, on_collapse
         self._optimizer, self._schedule = settings.chosen_optimizer, settings.chosen_schedule
         self.progress = Progress()
-        self.together = Together(backend, group)
+        self.parallel = DataParallel(backend, group)
         self._checkpoint_every_s, self._saved, self._saved_steps = checkpoint_every_s, time.monotonic(), 0
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -98,9 +98,9 @@ class Training:
         self._saved_steps = self.progress.steps_total
 
     def run(self) -> Progress:
-        """Train until the last epoch or until patience ends. Raises what `stop` gives, the state saved before."""
+        """Train until the last epoch or until patience ends. Raises the error that `stop` returns, the state saved."""
         settings, progress = self._settings, self.progress
-        self.together.check_alike((progress.epoch, progress.step), self._identity.config_hash)
+        self.parallel.check_same_place((progress.epoch, progress.step), self._identity.config_hash)
         while not is_over(self.progress, settings):
             row, totals = self._train_epoch()
             rows = [row]
@@ -159,7 +159,7 @@ class Training:
         progress, reader = self.progress, self._train
         scores = self._new_scores(reader)
         if progress.scores is not None:
-            scores.restore(self.together.own(progress.scores))
+            scores.restore(self.parallel.local_part(progress.scores))
         self._observer.epoch_begins(self._epoch, self._epochs, "train", reader.steps, progress.step)
         began = time.perf_counter() - progress.seconds
         with self._events.phase("train", self._epoch):
@@ -168,17 +168,17 @@ class Training:
                 self._step(partial(self._backend.train_step, rate=self._rate), reader, batch, scores, began)
                 progress.step += 1
                 progress.steps_total += 1
-                error, due = self.together.settled(self._stop(), self._due())
+                error, due = self.parallel.agree_on_stop(self._stop(), self._due())
                 if error or due:
                     progress.seconds = time.perf_counter() - began
-                    progress.scores = self.together.of_each(scores.to_json())
+                    progress.scores = self.parallel.gather(scores.to_json())
                     self._save_last()
                 if error:
                     raise error
         # From here on the epoch's steps are done: a stop during validation comes back to validation alone.
         progress.seconds = time.perf_counter() - began
-        progress.scores = self.together.of_each(scores.to_json())
-        return self._row("train", scores, progress.seconds, self.together.total(progress.scores))
+        progress.scores = self.parallel.gather(scores.to_json())
+        return self._row("train", scores, progress.seconds, self.parallel.total(progress.scores))
 
     def _validate(self, reader: BatchReader) -> tuple[dict[str, Any], PassTotals]:
         progress = self.progress
@@ -188,12 +188,12 @@ class Training:
         with self._events.phase("validation", self._epoch):
             for batch in reader.epoch(progress.epoch):
                 self._step(self._backend.evaluate_step, reader, batch, scores, began)
-                error, due = self.together.settled(self._stop(), self._due())
+                error, due = self.parallel.agree_on_stop(self._stop(), self._due())
                 if error or due:
                     self._save_last()
                 if error:
                     raise error
-        totals = self.together.total(self.together.of_each(scores.to_json()))
+        totals = self.parallel.total(self.parallel.gather(scores.to_json()))
         return self._row("validation", scores, time.perf_counter() - began, totals)
 
     def _new_scores(self, reader: BatchReader) -> _PassScores:
@@ -205,21 +205,21 @@ class Training:
     ) -> None:
         cases = ", ".join(reader.case_ids[number] for number in np.unique(batch.cases))
         self._channels.labels.check(batch.masks, where=cases)
-        share = self.together.share(batch.images, batch.masks, batch.cases)
-        result = step(share.images, self._channels.targets(share.masks), whole=share.whole)
+        share = self.parallel.share(batch.images, batch.masks, batch.cases)
+        result = step(share.images, self._channels.targets(share.masks), replicated=share.replicated)
         if not math.isfinite(result.loss):
             raise SuiteError(
                 f"{self._paths.root}: loss is {result.loss} in epoch {self._epoch}, step {self.progress.step}; "
                 "training diverged: lower `learning_rate`"
             )
-        if self.together.writes or not share.whole:
+        if self.parallel.writes or not share.replicated:
             of_lesion = self._channels.probability(LESION, result.probability)
             scores.cases.add(share.cases, share.masks, of_lesion, result.loss)
-            joint = (lambda sums: sums) if share.whole else self.together.summed
+            joint = (lambda sums: sums) if share.replicated else self.parallel.sum
             scores.totals.add(share.masks[..., 0], of_lesion, result.loss, joint=joint)
         seconds = max(time.perf_counter() - began, 1e-9)
         # Of this process's shares: what all have is exchanged at the end of a pass.
-        images_per_second = self.together.size * scores.cases.images / seconds
+        images_per_second = self.parallel.size * scores.cases.images / seconds
         self._observer.step_done(scores.totals.loss, scores.cases.running_dice, images_per_second)
 
     def _row(
@@ -282,14 +282,14 @@ class Training:
         return due and self.progress.steps_total > self._saved_steps
 
     def _write(self, path: Path, checkpoint: Checkpoint) -> None:
-        if self.together.writes:
+        if self.parallel.writes:
             write_checkpoint(path, checkpoint)
 
     def _save_last(self) -> None:
         last = self._checkpoint(weights_only=False)
         before = () if self._stage is None else self._stage.rows_before
         self._write(self.last, last)
-        if self.together.writes:
+        if self.parallel.writes:
             write_rows(self._paths.epochs, [_arrow_row(row) for row in (*before, *self.progress.rows)], EPOCHS)
         self._saved, self._saved_steps = time.monotonic(), self.progress.steps_total
 

@@ -13,7 +13,7 @@ from mspipeline.training.collapse import Collapse, Predictions
 
 
 @dataclass(frozen=True)
-class Identity:
+class RunIdentity:
     """What ties checkpoints and rows to one run."""
 
     run_id: str
@@ -23,7 +23,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """Which stage of a cascade is trained. epochs_before, rows_before: of the stages before it; epochs count on.
 
     collapse_before: of the first stage that ended collapsed, None where none did.
@@ -65,7 +65,7 @@ def is_over(progress: Progress, settings: TrainingSettings) -> bool:
     return progress.epoch > settings.epochs or out_of_patience
 
 
-def checkpoint_paths(paths: RunPaths, stage: Stage | None) -> tuple[Path, Path]:
+def checkpoint_paths(paths: RunPaths, stage: TrainingStage | None) -> tuple[Path, Path]:
     """Where the best and the last checkpoint of a training are."""
     if stage is None:
         return paths.best, paths.last

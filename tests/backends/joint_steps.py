@@ -19,7 +19,7 @@ from mspipeline.network.graph import Builder
 from mspipeline.network.ops import BatchNorm, Conv, Dropout, Input, Relu, Sigmoid, Softmax
 from mspipeline.network.weights import initial_weights
 from mspipeline.optimizers import Adadelta, Adam, Optimizer, Sgd
-from mspipeline.training.together import Together
+from mspipeline.training.data_parallel import DataParallel
 
 LOSSES = {
     "bce": make_loss("bce"),
@@ -72,14 +72,16 @@ def main(name, rank, size, address, file):
             backend.set_weights(initial_weights(graph, 0))
             backend.set_state(fresh)
             images, masks = joint_batch(loss, count)
-            share = Together(backend, group).share(images, masks, np.arange(count, dtype=np.int32))
-            step = backend.train_step(share.images, share.masks, whole=share.whole)
+            share = DataParallel(backend, group).share(images, masks, np.arange(count, dtype=np.int32))
+            step = backend.train_step(share.images, share.masks, replicated=share.replicated)
             key = f"{loss} {count} "
             found |= {key + "loss": step.loss, key + "output": step.probability, key + "cases": share.cases}
             found |= {f"{key}weight {'/'.join(name)}": values for name, values in backend.weights().items()}
             moments = {n: v for n, v in backend.state().items() if re.search("momentum$|exp_avg$", n)}
             found |= {f"{key}moment {name}": values for name, values in moments.items()}
-            found[key + "evaluated"] = backend.evaluate_step(share.images, share.masks, whole=share.whole).loss
+            found[key + "evaluated"] = backend.evaluate_step(
+                share.images, share.masks, replicated=share.replicated
+            ).loss
     for optimizer, rule in RULES.items():
         graph = small_graph("bce")
         backend = create(name)
@@ -88,8 +90,8 @@ def main(name, rank, size, address, file):
         backend.set_weights(initial_weights(graph, 0))
         for count in COUNTS:
             images, masks = joint_batch("bce", count)
-            share = Together(backend, group).share(images, masks, np.arange(count, dtype=np.int32))
-            backend.train_step(share.images, share.masks, whole=share.whole)
+            share = DataParallel(backend, group).share(images, masks, np.arange(count, dtype=np.int32))
+            backend.train_step(share.images, share.masks, replicated=share.replicated)
         found |= {f"{optimizer} rule {'/'.join(name)}": values for name, values in backend.weights().items()}
     found["gathered"] = backend.gather(np.array([group.rank + 0.5, 1e300]))
     np.savez(file, **found)

@@ -104,7 +104,7 @@ def test_values_of_all_processes_are_gathered_exactly(found: list[Found]) -> Non
 
 
 def test_pyeddl_takes_no_group() -> None:
-    assert not EddlBackend.joins
+    assert not EddlBackend.supports_data_parallel
 
 
 def test_processes_learn_each_others_addresses(tmp_path: Path) -> None:
@@ -137,4 +137,4 @@ def test_the_masks_of_dropout_are_those_of_one_process() -> None:
         assert 0.3 < np.mean(expected["enc4_drop"] == 0) < 0.7
         for node, masks in expected.items():
             assert np.array_equal(np.concatenate([share.of_step(3)[node] for share in shares]), masks)
-            assert all(np.array_equal(share.of_step(6, whole=True)[node], masks) for share in shares)
+            assert all(np.array_equal(share.of_step(6, replicated=True)[node], masks) for share in shares)

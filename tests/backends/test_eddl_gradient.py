@@ -13,7 +13,7 @@ import pytest
 
 from mspipeline.backends.base import Execution
 from mspipeline.backends.certification.node_errors import gradient_errors
-from mspipeline.backends.certification.trial import Batch, Trial, make_trial
+from mspipeline.backends.certification.trial import Trial, TrialBatch, make_trial
 from mspipeline.backends.eddl.backend import EddlBackend
 from mspipeline.backends.registry import availability
 from mspipeline.models.unet2d import unet2d
@@ -23,7 +23,7 @@ from mspipeline.network.weights import Weights
 torch = pytest.importorskip("torch")
 
 
-def gradient_in_float64(trial: Trial, batch: Batch, sides: dict[str, np.ndarray]) -> Weights:
+def gradient_in_float64(trial: Trial, batch: TrialBatch, sides: dict[str, np.ndarray]) -> Weights:
     """Of binary cross-entropy, by each weight. sides: by ReLU, (N, rows, columns, C), where it passes its input on."""
     functional = torch.nn.functional
 

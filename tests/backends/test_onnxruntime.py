@@ -108,7 +108,7 @@ def test_weights_of_another_network_are_refused() -> None:
 def test_it_says_that_it_predicts_only() -> None:
     backend, batch = built(UNET), images((32, 48, 2))
     masks = np.zeros((2, 32, 48, 1), np.float32)
-    assert not backend.trains
+    assert not backend.can_train
     for call in (
         lambda: backend.compile(make_loss("bce"), Adam(1e-3)),
         lambda: backend.train_step(batch, masks),

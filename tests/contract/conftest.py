@@ -15,7 +15,7 @@ def name(request: pytest.FixtureRequest) -> str:
     """The backend under test."""
     if problem := availability(request.param).problem:
         pytest.skip(problem)
-    if not adapter(request.param).trains:
+    if not adapter(request.param).can_train:
         pytest.skip(f"{request.param} predicts only; see tests/backends")
     return str(request.param)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mspipeline.datasets.layouts import find_cases
-from mspipeline.datasets.transforms import Transform, named_transforms, route
+from mspipeline.datasets.transforms import Transform, chain_between, named_transforms
 from mspipeline.errors import DatasetError
 
 RAW = (
@@ -48,11 +48,11 @@ def test_names_tell_which_space_a_transform_leads_to() -> None:
 def test_a_route_goes_with_and_against_transforms() -> None:
     a, b = Path("a"), Path("b")
     transforms = [Transform("T1w", "FLAIR", a), Transform("FLAIR", "common", b)]
-    assert route(transforms, "FLAIR", "T1w") == ((a, False),)
-    assert route(transforms, "common", "T1w") == ((b, False), (a, False))
-    assert route(transforms, "T1w", "common") == ((a, True), (b, True))
-    assert route(transforms, "FLAIR", "FLAIR") == ()
-    assert route(transforms, "FLAIR", "T2w") is None
+    assert chain_between(transforms, "FLAIR", "T1w") == ((a, False),)
+    assert chain_between(transforms, "common", "T1w") == ((b, False), (a, False))
+    assert chain_between(transforms, "T1w", "common") == ((a, True), (b, True))
+    assert chain_between(transforms, "FLAIR", "FLAIR") == ()
+    assert chain_between(transforms, "FLAIR", "T2w") is None
 
 
 @pytest.mark.parametrize("below", [".", "patient05", "longitudinal/raw/patient05"])
@@ -68,13 +68,13 @@ def test_raw_open_ms_scans_are_a_session_each_study(tmp_path: Path, below: str) 
         RAW[1],
         "brainmask_commonspace.nii.gz",
     )
-    ways = {name: [(path.name, back) for path, back in way] for name, way in case.routes("FLAIR").items()}
-    assert ways == {
+    chains = {name: [(path.name, back) for path, back in way] for name, way in case.transform_chains("FLAIR").items()}
+    assert chains == {
         "T1w": [("study1_T1W_intrastudy_to_FLAIR.txt", False)],
         "brain": [("study1_FLAIR_to_common_space.txt", True)],
         "lesions": [("study1_FLAIR_to_common_space.txt", True)],
     }
-    assert case.routes(None) == {}
+    assert case.transform_chains(None) == {}
 
 
 def test_a_mask_of_changed_lesions_is_no_lesion_mask_unless_asked_for(tmp_path: Path) -> None:
@@ -101,4 +101,4 @@ def test_bids_transforms_and_the_space_of_a_mask_are_found(tmp_path: Path) -> No
     )
     (case,) = find_cases(folder, ["FLAIR", "T1w"], masks="required").cases
     steps = ((folder / f"{derived}_from-T1w_to-FLAIR_mode-image_xfm.txt", False),)
-    assert case.routes("FLAIR") == {"T1w": steps, "lesions": steps}
+    assert case.transform_chains("FLAIR") == {"T1w": steps, "lesions": steps}

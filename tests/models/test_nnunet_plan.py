@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mspipeline.errors import ConfigError, ShapeError
-from mspipeline.models.nnunet_plan import Fingerprint, Plan, cropped_shape, plan, plan_at, target_spacing
+from mspipeline.models.nnunet_plan import Fingerprint, NnunetPlan, cropped_shape, plan, plan_at, target_spacing
 from mspipeline.models.nnunet_topology import Size, Spacing, topology
 
 CASES = 30
@@ -12,7 +12,7 @@ def dataset(shape: Size, spacing_mm: Spacing, *, cases: int = CASES, cropped: fl
     return Fingerprint((shape,) * cases, (spacing_mm,) * cases, (cropped,) * cases, classes=2)
 
 
-def fullres(shape: Size, spacing_mm: Spacing) -> Plan:
+def fullres(shape: Size, spacing_mm: Spacing) -> NnunetPlan:
     return plan(dataset(shape, spacing_mm)).fullres
 
 

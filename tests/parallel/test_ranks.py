@@ -120,7 +120,7 @@ def test_a_long_task_leaves_the_others_to_the_other_ranks(tmp_path: Path) -> Non
 def test_an_error_on_another_rank_is_raised_on_rank_0_with_its_traceback(
     tmp_path: Path, item: float, kind: str, words: str
 ) -> None:
-    # Rank 0 sleeps in the dearest task while another rank meets the bad one.
+    # Rank 0 sleeps in the most expensive task while another rank meets the bad one.
     said = on_ranks(tmp_path, 2, [item, 1.0, 0.5])
     assert said["class"] == kind
     assert str(said["error"]).startswith(words)

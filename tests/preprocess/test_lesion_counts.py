@@ -203,6 +203,6 @@ def test_a_file_in_a_declared_space_strays_unless_something_leads_there(one: Cas
 
 def test_a_scan_that_was_put_into_the_references_space_does_not_go_through_the_transform_again() -> None:
     one = case({**FLAIR, "T1w": "sub-01_space-FLAIR_T1w.nii.gz"}, "m", ("T1w", "FLAIR"))
-    assert one.routes("FLAIR") == {}
+    assert one.transform_chains("FLAIR") == {}
     native = case({**FLAIR, "T1w": "sub-01_T1w.nii.gz"}, "m", ("T1w", "FLAIR"))
-    assert native.routes("FLAIR") == {"T1w": ((Path("T1w-FLAIR.txt"), False),)}
+    assert native.transform_chains("FLAIR") == {"T1w": ((Path("T1w-FLAIR.txt"), False),)}

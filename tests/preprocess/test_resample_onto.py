@@ -112,15 +112,15 @@ def test_a_file_on_the_references_grid_is_taken_as_it_is(files: dict[str, Path],
     steps = ((shift_file(tmp_path / "to.txt", 2.0), False),)  # it has been through this already
     reader = reader_onto("FLAIR", files, {"T2w": steps})
     assert np.array_equal(reader.volume("T2w", path).data, noise)
-    assert reader.way("T2w", load_grid(path)) is None
+    assert reader.resampled_by("T2w", load_grid(path)) is None
 
 
 def test_what_was_used_is_said(files: dict[str, Path], tmp_path: Path) -> None:
     steps = ((tmp_path / "a.txt", False), (tmp_path / "b.txt", True))
     grid = load_grid(files["T1w"])
-    assert reader_onto("FLAIR", files, {}).way("T1w", grid) == "headers"
-    assert reader_onto("FLAIR", files, {"T1w": steps}).way("T1w", grid) == "a.txt, inverse of b.txt"
-    assert CaseReader().way("T1w", grid) is None
+    assert reader_onto("FLAIR", files, {}).resampled_by("T1w", grid) == "headers"
+    assert reader_onto("FLAIR", files, {"T1w": steps}).resampled_by("T1w", grid) == "a.txt, inverse of b.txt"
+    assert CaseReader().resampled_by("T1w", grid) is None
 
 
 def test_the_reference_is_one_of_the_recipes_modalities() -> None:
@@ -142,9 +142,10 @@ def mutual_information(a: Array, b: Array) -> float:
 @pytest.mark.real
 def test_real_scans_lie_on_each_other_through_their_transforms(real_data: Path) -> None:
     case = find_cases(real_data / "ms-raw", ["FLAIR", "T1w", "T2w"], masks="optional").cases[0]
-    through = reader_onto("FLAIR", case.scans, case.routes("FLAIR"))
+    through = reader_onto("FLAIR", case.scans, case.transform_chains("FLAIR"))
     against = {
-        name: tuple((path, not back) for path, back in reversed(way)) for name, way in case.routes("FLAIR").items()
+        name: tuple((path, not back) for path, back in reversed(way))
+        for name, way in case.transform_chains("FLAIR").items()
     }
     readers = {"through": through, "headers": reader_onto("FLAIR", case.scans, {})}
     readers["against"] = reader_onto("FLAIR", case.scans, against)
@@ -167,6 +168,6 @@ def test_real_scans_lie_on_each_other_through_their_transforms(real_data: Path) 
 def test_a_recipe_prepares_real_scans_on_one_grid(real_data: Path) -> None:
     case = find_cases(real_data / "ms-raw", ["FLAIR", "T1w"], masks="optional").cases[0]
     recipe = SliceSchema(modalities=("FLAIR", "T1w"), resample_to="FLAIR")
-    prepared = apply_files(recipe, case.scans, case.brain_mask, routes=case.routes("FLAIR"))
+    prepared = apply_files(recipe, case.scans, case.brain_mask, chains=case.transform_chains("FLAIR"))
     assert {scan.shape for scan in prepared.scans.values()} == {(320, 320, 48)}
     assert prepared.grid.same_as(load_grid(case.scans["FLAIR"]))

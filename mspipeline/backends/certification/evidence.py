@@ -99,7 +99,7 @@ def kept_values(size: int) -> slice | npt.NDArray[np.int64]:
 
 def write_evidence(path: Path, evidence: Evidence) -> None:
     """One .npz file, whole or not at all."""
-    said = {
+    header = {
         "backend": evidence.backend,
         "device": evidence.device,
         "versions": evidence.versions,
@@ -107,7 +107,7 @@ def write_evidence(path: Path, evidence: Evidence) -> None:
         "optimizers": list(evidence.stepped),
         "sensitivity": vars(evidence.sensitivity),
     }
-    arrays: dict[str, npt.NDArray[Any]] = {"said": np.frombuffer(json.dumps(said).encode(), np.uint8)}
+    arrays: dict[str, npt.NDArray[Any]] = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)}
     arrays |= {f"activation:{node}": values for node, values in evidence.activations.items()}
     by_kind = {f"step {name}": weights for name, weights in evidence.stepped.items()}
     by_kind |= {str(number): weights for number, weights in enumerate(evidence.gradients)}
@@ -121,22 +121,22 @@ def read_evidence(path: Path) -> Evidence:
     """What `write_evidence` wrote. Raises DataError where the file is not such."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            said = json.loads(arrays["said"].tobytes())
-            batches = [str(number) for number in range(len(said["losses"]))]
-            steps = {f"step {name}": name for name in said["optimizers"]}
+            header = json.loads(arrays["header"].tobytes())
+            batches = [str(number) for number in range(len(header["losses"]))]
+            steps = {f"step {name}": name for name in header["optimizers"]}
             parts: dict[str, dict[Any, Any]] = {kind: {} for kind in ("activation", *steps, *batches)}
-            for name in set(arrays.files) - {"said"}:
+            for name in set(arrays.files) - {"header"}:
                 kind, *key = name.split(":")
                 parts[kind][key[0] if kind == "activation" else tuple(key)] = arrays[name]
             return Evidence(
-                said["backend"],
-                said["device"],
-                said["versions"],
+                header["backend"],
+                header["device"],
+                header["versions"],
                 parts["activation"],
-                tuple(said["losses"]),
+                tuple(header["losses"]),
                 tuple(parts[batch] for batch in batches),
                 {name: parts[kind] for kind, name in steps.items()},
-                Sensitivity(**said["sensitivity"]),
+                Sensitivity(**header["sensitivity"]),
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a backend's evidence ({error}); certify again") from error

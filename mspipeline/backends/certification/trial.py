@@ -48,7 +48,7 @@ _BLOBS = 3
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrialBatch:
     """images: (N, *spatial, C). masks: (N, *shape of the first output)."""
 
     images: FloatArray
@@ -64,7 +64,7 @@ class Trial:
 
     graph: Graph
     weights: Weights
-    batches: tuple[Batch, ...]
+    batches: tuple[TrialBatch, ...]
     loss: Loss
     optimizers: tuple[Optimizer, ...]
 
@@ -179,13 +179,13 @@ def _with_probability(graph: Graph) -> Graph:
     return replace(graph, nodes=(*graph.nodes, Node(ADDED, op, (last.name,), last.shape)), outputs=(ADDED,))
 
 
-def _batch(graph: Graph, count: int, generator: np.random.Generator) -> Batch:
+def _batch(graph: Graph, count: int, generator: np.random.Generator) -> TrialBatch:
     """Noise, which no padding or interpolation leaves as it is, with lesions brighter by 2."""
     shape = graph.inputs[0].shape
     blobs = generator.random((count, _BLOBS, len(shape)))
     noise = generator.standard_normal((count, *shape))
     images = noise + 2 * (_labels(shape[:-1], blobs)[..., None] > 0)
-    return Batch(images.astype(np.float32), _masks(graph[graph.outputs[0]].shape, blobs))
+    return TrialBatch(images.astype(np.float32), _masks(graph[graph.outputs[0]].shape, blobs))
 
 
 def _masks(shape: Shape, blobs: npt.NDArray[np.float64]) -> FloatArray:

@@ -102,7 +102,7 @@ class EddlBackend(Backend):
         return "CPU"
 
     def train_step(
-        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, whole: bool = False
+        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, replicated: bool = False
     ) -> StepResult:
         loss, outputs = self._slopes(images, masks)
         self._dropout.draws += 1
@@ -178,7 +178,7 @@ class EddlBackend(Backend):
         if masks.shape != expected:
             raise ShapeError(f"{self._graph.name} takes masks ({_listed(expected)}) here; got {masks.shape}")
 
-    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
+    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, replicated: bool = False) -> StepResult:
         self._compiled()
         self._check_masks(images, masks)
         outputs = self._forward(images, _INFERENCE, self._execution.threads)

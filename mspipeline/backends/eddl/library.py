@@ -55,9 +55,9 @@ def _flush_c_streams() -> None:
     ctypes.CDLL(None).fflush(None)
 
 
-def _line(doing: str, error: Exception, said: str) -> str:
+def _line(doing: str, error: Exception, printed: str) -> str:
     """One line of an exception and of what was printed beside it."""
-    words = " ".join(_COLOURS_AND_RULES.sub(" ", said).split())
+    words = " ".join(_COLOURS_AND_RULES.sub(" ", printed).split())
     return f"EDDL failed while {doing}: {' '.join(str(error).split())}" + (f"; it printed: {words}" if words else "")
 
 

@@ -113,7 +113,7 @@ class KerasBackend(Backend):
     """
 
     operations: ClassVar[frozenset[type[ops.Op]]] = frozenset(keras_layers.REALISE)
-    joins: ClassVar[bool] = True
+    supports_data_parallel: ClassVar[bool] = True
 
     def build(self, graph: Graph, execution: Execution) -> None:
         self.check(graph)

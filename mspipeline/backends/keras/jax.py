@@ -108,9 +108,9 @@ class JaxBackend(KerasBackend):
             return values
         return self._jax.make_array_from_process_local_data(self._everywhere, np.asarray(values), np.shape(values))
 
-    def _given(self, values: npt.NDArray[Any], whole: bool) -> Any:
+    def _given(self, values: npt.NDArray[Any], replicated: bool) -> Any:
         """A batch of the group, from this process's share of it or from all of it."""
-        if self._group.size == 1 or whole:
+        if self._group.size == 1 or replicated:
             return self._held_everywhere(values)
         return self._jax.make_array_from_process_local_data(self._dealt, values)
 
@@ -119,7 +119,7 @@ class JaxBackend(KerasBackend):
         return values if self._group.size == 1 else values.addressable_data(0)
 
     def _compiled(self, step: Callable[..., Any], outputs: Sequence[str], **options: Any) -> dict[bool, Any]:
-        """A step by whether the batch is whole. outputs: `everywhere` or `dealt`, in their order."""
+        """A step by whether the batch is replicated. outputs: `everywhere` or `dealt`, in their order."""
         if self._group.size == 1:
             return {False: self._jax.jit(step, **options)}
         laid = {"everywhere": self._everywhere, "dealt": self._dealt}
@@ -130,8 +130,8 @@ class JaxBackend(KerasBackend):
         }
 
     def _lost(self, error: Exception) -> bool:
-        said = str(error)
-        return any(word in said for word in ("Gloo", "NCCL", "DEADLINE_EXCEEDED", "UNAVAILABLE", "coordination"))
+        text = str(error)
+        return any(word in text for word in ("Gloo", "NCCL", "DEADLINE_EXCEEDED", "UNAVAILABLE", "coordination"))
 
     def _gather_words(self, words: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         return np.asarray(self._own(self._all_of(self._given(words[None], False))))
@@ -192,29 +192,32 @@ class JaxBackend(KerasBackend):
         return "CPU" if self._device.platform == "cpu" else f"GPU: {self._device.device_kind}"
 
     def train_step(
-        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, whole: bool = False
+        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, replicated: bool = False
     ) -> StepResult:
         held = self._held
-        kept = self._dropout.of_step(len(images), whole=whole)
-        whole = whole and self._group.size > 1
+        kept = self._dropout.of_step(len(images), replicated=replicated)
+        replicated = replicated and self._group.size > 1
         with self._placed(), self._with_others():
-            held["trainable"], held["rest"], held["optimizer"], loss, probability = self._train[whole](
+            held["trainable"], held["rest"], held["optimizer"], loss, probability = self._train[replicated](
                 held["trainable"],
                 held["rest"],
                 held["optimizer"],
-                self._given(images, whole),
-                self._given(masks, whole),
-                [self._given(mask, whole) for mask in kept.values()],
+                self._given(images, replicated),
+                self._given(masks, replicated),
+                [self._given(mask, replicated) for mask in kept.values()],
                 self._held_everywhere(np.float32(self._rate if rate is None else rate)),
             )
             self._dropout.draws += 1
             return StepResult(float(loss), np.asarray(self._own(probability)))
 
-    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
-        whole = whole and self._group.size > 1
+    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, replicated: bool = False) -> StepResult:
+        replicated = replicated and self._group.size > 1
         with self._placed(), self._with_others():
-            loss, probability = self._evaluate[whole](
-                self._held["trainable"], self._held["rest"], self._given(images, whole), self._given(masks, whole)
+            loss, probability = self._evaluate[replicated](
+                self._held["trainable"],
+                self._held["rest"],
+                self._given(images, replicated),
+                self._given(masks, replicated),
             )
             return StepResult(float(loss), np.asarray(self._own(probability)))
 

@@ -29,7 +29,7 @@ class OwnBatch:
 
 
 class JointBatch(OwnBatch):
-    """Sums and means over the joint batch, of which every process is given an equal share or, `whole`, all of it.
+    """Sums and means over the joint batch, of which every process is given an equal share or, `replicated`, all of it.
 
     total: values -> their sum over the processes. Backwards it sums the gradients over the processes, too: each of them
     lowers its share of one loss, which is the value given here divided by `processes`. counted: 1, or 1 / processes

@@ -170,19 +170,19 @@ class TensorFlowBackend(KerasBackend):
         return f"GPU: {details.get('device_name', 'unnamed')}"
 
     def train_step(
-        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, whole: bool = False
+        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, replicated: bool = False
     ) -> StepResult:
-        kept = [*self._dropout.of_step(len(images), whole=whole).values()]
-        result = self._run(self._train, images, masks, whole, kept, self._rate if rate is None else rate)
+        kept = [*self._dropout.of_step(len(images), replicated=replicated).values()]
+        result = self._run(self._train, images, masks, replicated, kept, self._rate if rate is None else rate)
         self._dropout.draws += 1
         return result
 
-    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
-        return self._run(self._evaluate, images, masks, whole)
+    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, replicated: bool = False) -> StepResult:
+        return self._run(self._evaluate, images, masks, replicated)
 
-    def _run(self, step: Any, images: FloatArray, masks: FloatArray, whole: bool, *more: Any) -> StepResult:
+    def _run(self, step: Any, images: FloatArray, masks: FloatArray, replicated: bool, *more: Any) -> StepResult:
         with self._placed(), self._with_others():
-            loss, probability = step(images, masks, 1 / self._batch.processes if whole else 1.0, *more)
+            loss, probability = step(images, masks, 1 / self._batch.processes if replicated else 1.0, *more)
             return StepResult(float(loss), probability.numpy())
 
     def predict(self, images: FloatArray) -> FloatArray:

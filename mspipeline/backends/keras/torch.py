@@ -60,9 +60,9 @@ class TorchBackend(KerasBackend):
         return JointBatch(self._keras, total, group.rank, group.size) if group.size > 1 else OwnBatch(self._keras)
 
     def _lost(self, error: Exception) -> bool:
-        said = str(error)
+        text = str(error)
         return isinstance(error, self._torch.distributed.DistError) or any(
-            word in said for word in ("gloo", "Connection closed", "Connection reset", "NCCL", "c10d")
+            word in text for word in ("gloo", "Connection closed", "Connection reset", "NCCL", "c10d")
         )
 
     def _gather_words(self, words: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
@@ -90,10 +90,10 @@ class TorchBackend(KerasBackend):
         return self._torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(self._device)
 
     def train_step(
-        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, whole: bool = False
+        self, images: FloatArray, masks: FloatArray, rate: float | None = None, *, replicated: bool = False
     ) -> StepResult:
         with self._placed(), self._with_others():
-            loss, outputs = self._forward(images, masks, training=True, whole=whole)
+            loss, outputs = self._forward(images, masks, training=True, replicated=replicated)
             (loss / self._batch.processes).backward()
             if self._group.size > 1:
                 total_in_place([each.grad for each in self._parameters.values() if each.grad is not None])
@@ -111,17 +111,17 @@ class TorchBackend(KerasBackend):
         length = self._torch.linalg.vector_norm(self._torch.stack(norms))
         self._torch._foreach_mul_(found, self._clip_norm / length.clamp(min=self._clip_norm))
 
-    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, whole: bool = False) -> StepResult:
+    def evaluate_step(self, images: FloatArray, masks: FloatArray, *, replicated: bool = False) -> StepResult:
         with self._placed(), self._with_others(), self._torch.no_grad():
-            loss, outputs = self._forward(images, masks, training=False, whole=whole)
+            loss, outputs = self._forward(images, masks, training=False, replicated=replicated)
         return StepResult(loss.item(), outputs[0].cpu().numpy())
 
     def _forward(
-        self, images: FloatArray, masks: FloatArray, *, training: bool, whole: bool = False
+        self, images: FloatArray, masks: FloatArray, *, training: bool, replicated: bool = False
     ) -> tuple[Any, list[Any]]:
-        self._batch.counted = 1 / self._batch.processes if whole else 1.0
+        self._batch.counted = 1 / self._batch.processes if replicated else 1.0
         if training:
-            masks_kept = self._dropout.of_step(len(images), whole=whole)
+            masks_kept = self._dropout.of_step(len(images), replicated=replicated)
             self._drop([self._tensor(each) for each in masks_kept.values()])
         outputs = self._training_program(self._tensor(images), training=training)
         return self._loss(self._tensor(masks), outputs), outputs

@@ -85,7 +85,7 @@ class BlockReader(EpochReader[PatchBatch]):
         self._patches = sum(unit.count for unit in self._units)
         self._augment = augment
         self._memory_bytes = memory_bytes
-        self._kept = _Kept(memory_bytes)
+        self._kept = _UnitCache(memory_bytes)
 
     @property
     def images(self) -> int:
@@ -109,7 +109,7 @@ class BlockReader(EpochReader[PatchBatch]):
         blocks = self._blocks(number)
         skip, step = first_step * self._batch_size, first_step
         left = max(0, self.images - skip)
-        batch = _Filling(min(self._batch_size, left), self._image_shape)
+        batch = _PartialBatch(min(self._batch_size, left), self._image_shape)
         with ThreadPoolExecutor(1, thread_name_prefix="patch-loader") as loader:
             try:
                 asked: dict[int, Future[Any]] = {}
@@ -129,7 +129,7 @@ class BlockReader(EpochReader[PatchBatch]):
                         if not batch.room:
                             yield self._finished(batch, number, step)
                             left, step = left - batch.filled, step + 1
-                            batch = _Filling(min(self._batch_size, left), self._image_shape)
+                            batch = _PartialBatch(min(self._batch_size, left), self._image_shape)
             finally:
                 loader.shutdown(cancel_futures=True)
 
@@ -156,7 +156,7 @@ class BlockReader(EpochReader[PatchBatch]):
             self._generator(number, 1, place).shuffle(order)
         return np.repeat(block, counts)[order], np.concatenate([np.arange(count) for count in counts])[order]
 
-    def _fill(self, batch: _Filling, units: Indices, rows: Indices, loaded: dict[int, Any]) -> None:
+    def _fill(self, batch: _PartialBatch, units: Indices, rows: Indices, loaded: dict[int, Any]) -> None:
         """Cut patches, those of a unit at once: they stand side by side in the batch."""
         order = np.argsort(units, kind="stable")
         for unit, places in zip(*np.unique(units, return_counts=True), strict=True):
@@ -165,7 +165,7 @@ class BlockReader(EpochReader[PatchBatch]):
             found = self._cut(self._units[unit], loaded[int(unit)], rows[own], images)
             batch.add(found, self._units[unit].case)
 
-    def _finished(self, batch: _Filling, number: int, step: int) -> PatchBatch:
+    def _finished(self, batch: _PartialBatch, number: int, step: int) -> PatchBatch:
         images = batch.images
         if self._augment is not None:
             images = self._augment(images, self._generator(number, 2, step))
@@ -180,7 +180,7 @@ class BlockReader(EpochReader[PatchBatch]):
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, number, purpose, place])))
 
 
-class _Filling:
+class _PartialBatch:
     """A batch in the making."""
 
     def __init__(self, size: int, image_shape: tuple[int, ...]) -> None:
@@ -200,7 +200,7 @@ class _Filling:
         self.filled += len(found)
 
 
-class _Kept:
+class _UnitCache:
     """Loaded units, the least recently used of which make room. Several threads may ask."""
 
     def __init__(self, memory_bytes: int) -> None:

@@ -25,7 +25,7 @@ Report = Callable[[int, int, int], None]
 """Called with (stage, patches done, patches in all)."""
 
 
-class Stage(Protocol):
+class VoxelPredictor(Protocol):
     """A network that answers at voxels (`voxelwise.VoxelNetwork`)."""
 
     def predict(
@@ -68,7 +68,7 @@ def predict_patches(
 
 
 def predict_cascade(
-    stages: Sequence[Stage],
+    stages: Sequence[VoxelPredictor],
     image: FloatArray,
     candidates: Coordinates,
     *,

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from mspipeline.errors import DatasetError, VolumeError
+from mspipeline.grid import TransformChain
 from mspipeline.preprocess.brain import BrainOrigin, BrainSource, brain_origin
 from mspipeline.preprocess.intensity import Statistics, normalise, statistics
 from mspipeline.preprocess.lesion_counts import LesionCounts, count, counts
-from mspipeline.preprocess.resample_onto import Steps, case_reader
+from mspipeline.preprocess.resample_onto import case_reader
 from mspipeline.preprocess.spatial import require_same_grid
 from mspipeline.recipes.patches3d.schema import PatchSchema
 from mspipeline.volume import BoolArray, FloatArray, ScanGrid
@@ -48,13 +49,13 @@ def apply_files(
     brain: Path | None = None,
     *,
     lesions: Path | None = None,
-    routes: Mapping[str, Steps] | None = None,
+    chains: Mapping[str, TransformChain] | None = None,
     strays: Mapping[str, str] | None = None,
 ) -> PatchCase:
     """Read and normalise the scans of one case.
 
     scans: modality -> file, at least those the recipe names. brain, lesions: masks, where the case has them.
-    routes: transforms from the space of the recipe's `resample_to` to that of a file; without effect where it is unset.
+    chains: transforms from the space of the recipe's `resample_to` to that of a file; without effect where it is unset.
     strays: files whose names declare a space to which no transform leads.
     Raises DatasetError where the grids differ or a brain mask is wanted and absent; VolumeError as `load_volume`, and
     where an image is constant or has no brain.
@@ -66,7 +67,7 @@ def apply_files(
             "add derivatives/*/.../*_desc-brain_mask.nii.gz or set brain = 'auto'"
         )
     grid: ScanGrid | None = None
-    reader = case_reader(recipe.resample_to, recipe.modalities, scans, routes, strays)
+    reader = case_reader(recipe.resample_to, recipe.modalities, scans, chains, strays)
     mask = reader.mask("brain", brain) if brain is not None and recipe.brain != "nonzero" else None
     image = np.empty(0, np.float32)
     inside = np.empty(0, bool)

@@ -27,7 +27,7 @@ from mspipeline.recipes.patches3d.voxelwise import VoxelNetwork
 from mspipeline.recipes.training import TrainingRun
 from mspipeline.shards.manifest import entries_as
 from mspipeline.training.checkpoint import read_checkpoint
-from mspipeline.training.progress import Progress, Stage, is_over
+from mspipeline.training.progress import Progress, TrainingStage, is_over
 from mspipeline.volume import FloatArray
 
 INFERENCE_BATCH = 1024
@@ -59,7 +59,7 @@ def train_stages(given: TrainingRun, recipe: PatchSchema, batch_size: int) -> bo
     """Train the stages that are not trained yet, or the one that the job asks for; True once all are.
 
     recipe: of the shards. batch_size: where the job does not say. Raises RunFolderError where the stage asked for
-    needs an earlier one, or no training case has a lesion; what `stop` gives, the state saved before.
+    needs an earlier one, or no training case has a lesion; the error that `stop` returns; the state is saved before.
     """
     run = CascadeRun(**vars(given), recipe=recipe, batch_size=given.job.training.batch_size or batch_size)
     stages, wanted = run.settings.stages, run.job.stage
@@ -67,7 +67,7 @@ def train_stages(given: TrainingRun, recipe: PatchSchema, batch_size: int) -> bo
         raise RunFolderError(
             f"{run.paths.root}: stage {wanted} of a cascade of {stages}; raise training.cascade.stages"
         )
-    stage = Stage(1)
+    stage = TrainingStage(1)
     while stage.number <= stages:
         trained = _trained(run, stage)
         if trained is None:
@@ -80,11 +80,11 @@ def train_stages(given: TrainingRun, recipe: PatchSchema, batch_size: int) -> bo
             trained = _train_stage(run, stage)
         done = stage.epochs_before + trained.epoch - 1
         collapse = stage.collapse_before or trained.predictions.collapse(done, run.job.training.epochs, over=True)
-        stage = Stage(stage.number + 1, done, (*stage.rows_before, *trained.rows), collapse)
+        stage = TrainingStage(stage.number + 1, done, (*stage.rows_before, *trained.rows), collapse)
     return True
 
 
-def _trained(run: CascadeRun, stage: Stage) -> Progress | None:
+def _trained(run: CascadeRun, stage: TrainingStage) -> Progress | None:
     """How a stage ended; None where it has not."""
     path = run.paths.stage(stage.number, "last")
     if not path.exists():
@@ -93,7 +93,7 @@ def _trained(run: CascadeRun, stage: Stage) -> Progress | None:
     return progress if is_over(progress, run.job.training) else None
 
 
-def _train_stage(run: CascadeRun, stage: Stage) -> Progress:
+def _train_stage(run: CascadeRun, stage: TrainingStage) -> Progress:
     train, validation = _selections(run, stage)
     with ExitStack() as readers:
         train_reader = readers.enter_context(_reader(run, train, shuffle=True))
@@ -115,7 +115,7 @@ def _reader(run: CascadeRun, selection: Selection, *, shuffle: bool) -> PatchRea
     )
 
 
-def _selections(run: CascadeRun, stage: Stage) -> tuple[Selection, Selection]:
+def _selections(run: CascadeRun, stage: TrainingStage) -> tuple[Selection, Selection]:
     """The patches to train on and those to validate on: of the validation cases, or held out where there are none."""
     subsets = [run.subset("train"), run.subset("validation")]
     entries = [entry for subset in subsets for entry in subset if entry.lesion_voxels]  # as published: no others
@@ -135,7 +135,7 @@ def _first(run: CascadeRun, entry: PatchEntry) -> PatchSelection:
     return first_stage(voxels, case=entry.case, seed=run.job.seed, negatives=run.settings.negatives)
 
 
-def _hard(run: CascadeRun, stage: Stage, entries: Sequence[PatchEntry]) -> Selection:
+def _hard(run: CascadeRun, stage: TrainingStage, entries: Sequence[PatchEntry]) -> Selection:
     """The selections of a later stage: negatives that the stage before it takes for lesion."""
     scores = _scores(run, stage, entries)
     channel = run.recipe.candidates_channel
@@ -154,7 +154,7 @@ def _hard(run: CascadeRun, stage: Stage, entries: Sequence[PatchEntry]) -> Selec
     return chosen
 
 
-def _scores(run: CascadeRun, stage: Stage, entries: Sequence[PatchEntry]) -> dict[str, FloatArray]:
+def _scores(run: CascadeRun, stage: TrainingStage, entries: Sequence[PatchEntry]) -> dict[str, FloatArray]:
     """What the stage before says of every candidate of these cases; asked once, and kept in the run folder."""
     path = run.paths.scores(stage.number - 1)
     if path.exists():

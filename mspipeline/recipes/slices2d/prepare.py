@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.errors import DatasetError
+from mspipeline.grid import TransformChain
 from mspipeline.preprocess.brain import brain_origin
 from mspipeline.preprocess.intensity import Statistics, normalise, statistics
 from mspipeline.preprocess.lesion_counts import Placing
-from mspipeline.preprocess.resample_onto import Steps, case_reader
+from mspipeline.preprocess.resample_onto import case_reader
 from mspipeline.preprocess.spatial import coordinates, require_same_grid, to_slices
 from mspipeline.recipes.slices2d.case import PreparedCase
 from mspipeline.recipes.slices2d.lesions import slice_counts
@@ -94,15 +95,15 @@ def apply_files(
     brain: Path | None = None,
     *,
     lesions: Path | None = None,
-    routes: Mapping[str, Steps] | None = None,
+    chains: Mapping[str, TransformChain] | None = None,
     strays: Mapping[str, str] | None = None,
 ) -> PreparedCase:
     """`apply` to the files of one case, read in parallel. Raises as `apply`, `CaseReader.volume` and `mask`.
 
-    routes: transforms from the space of the recipe's `resample_to` to that of a file; without effect where it is unset.
+    chains: transforms from the space of the recipe's `resample_to` to that of a file; without effect where it is unset.
     strays: files whose names declare a space to which no transform leads.
     """
-    reader = case_reader(recipe.resample_to, recipe.modalities, scans, routes, strays)
+    reader = case_reader(recipe.resample_to, recipe.modalities, scans, chains, strays)
     brain_used = brain if recipe.brain != "nonzero" else None
     with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
         reads = {

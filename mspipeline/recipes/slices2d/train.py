@@ -13,7 +13,7 @@ from mspipeline.shards.manifest import entries_as
 def train_on_slices(run: TrainingRun, batch_size: int) -> None:
     """Train the network of a run to its end. batch_size: where the job does not say.
 
-    Raises RunFolderError where the split has no training cases, and what `run.stop` gives.
+    Raises RunFolderError where the split has no training cases, and the error that `run.stop` returns.
     """
     with _reader(run, "train", batch_size) as train, _reader(run, "validation", batch_size) as validation:
         run.begin(train, validation if run.manifest.split.validation else None, None).run()

@@ -1,4 +1,4 @@
-"""mspipeline.datasets.head: what a synthetic head must look like, as numbers."""
+"""mspipeline.datasets.phantom_anatomy: what a synthetic head must look like, as numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mspipeline.datasets.head import (
+from mspipeline.datasets.phantom_anatomy import (
     NOISE_SIGMA,
     SURVEY_AXES,
     grid_axes,

@@ -1,4 +1,4 @@
-"""What processes that train one network together settle between steps: shares, scores, when to save, when to stop."""
+"""What processes that train one network together agree on between steps: shares, scores, when to save, when to stop."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mspipeline.errors import Interrupted, Preempted, RunFolderError, SuiteError
 
 @dataclass(frozen=True)
 class Share:
-    """What this process computes of a joint batch. whole: every process computes all of it, and rank 0 counts it."""
+    """What this process computes of a joint batch. replicated: every process computes all, rank 0 counts."""
 
     images: FloatArray
     masks: FloatArray
     cases: npt.NDArray[np.int32]
-    whole: bool = False
+    replicated: bool = False
 
 
-class Together:
-    """The processes of a training; one alone settles everything with itself, at no cost."""
+class DataParallel:
+    """The processes of a training. One process alone agrees with itself, at no cost."""
 
     def __init__(self, backend: Backend, group: ProcessGroup = ALONE) -> None:
         self._backend, self._group = backend, group
@@ -43,47 +43,47 @@ class Together:
         """This process's part of a joint batch, in the order of its images."""
         each, left = divmod(len(images), self._group.size)
         if left:
-            return Share(images, masks, cases, whole=True)
-        own = slice(self._group.rank * each, (self._group.rank + 1) * each)
-        return Share(images[own], masks[own], cases[own])
+            return Share(images, masks, cases, replicated=True)
+        local = slice(self._group.rank * each, (self._group.rank + 1) * each)
+        return Share(images[local], masks[local], cases[local])
 
-    def summed(self, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Over the processes; asked by all of them together."""
+    def sum(self, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The sum over the processes. All of them must call this."""
         if self._group.size == 1:
             return sums
         total: npt.NDArray[np.float64] = self._backend.gather(sums).sum(axis=0, dtype=np.float64)
         return total
 
-    def of_each(self, scores: dict[str, Any]) -> dict[str, Any]:
+    def gather(self, scores: dict[str, Any]) -> dict[str, Any]:
         """The plain data of every process's scores, by rank; of one alone as they are."""
         if self._group.size == 1:
             return scores
-        return {name: self._backend.gather(np.asarray(own)).tolist() for name, own in scores.items()}
+        return {name: self._backend.gather(np.asarray(value)).tolist() for name, value in scores.items()}
 
-    def own(self, of_each: dict[str, Any]) -> dict[str, Any]:
-        """This process's part of it."""
+    def local_part(self, gathered: dict[str, Any]) -> dict[str, Any]:
+        """This process's part of what `gather` returned."""
         if self._group.size == 1:
-            return of_each
-        return {name: every[self._group.rank] for name, every in of_each.items()}
+            return gathered
+        return {name: every[self._group.rank] for name, every in gathered.items()}
 
-    def total(self, of_each: dict[str, Any]) -> dict[str, Any]:
-        """The scores of the joint batches: all sums."""
+    def total(self, gathered: dict[str, Any]) -> dict[str, Any]:
+        """The scores of the joint batches: the sum over the processes of what `gather` returned."""
         if self._group.size == 1:
-            return of_each
-        return {name: np.sum(every, axis=0).tolist() for name, every in of_each.items()}
+            return gathered
+        return {name: np.sum(every, axis=0).tolist() for name, every in gathered.items()}
 
-    def settled(self, error: SuiteError | None, due: bool) -> tuple[SuiteError | None, bool]:
-        """Whether to stop, and whether a checkpoint is due, the same on all: a stop of one is everyone's."""
+    def agree_on_stop(self, error: SuiteError | None, due: bool) -> tuple[SuiteError | None, bool]:
+        """Whether to stop and whether a checkpoint is due, the same on all processes: one that stops, stops all."""
         if self._group.size == 1:
             return error, due
-        said = self._backend.gather(np.array([error.exit_code if error else 0, due], np.int32))
-        codes = said[:, 0]
+        reported = self._backend.gather(np.array([error.exit_code if error else 0, due], np.int32))
+        codes = reported[:, 0]
         if error is None and codes.any():
             kind = Interrupted if Interrupted.exit_code in codes else Preempted
             error = kind("stopped with another process, state saved; run the same command again to continue")
-        return error, bool(said[0, 1])
+        return error, bool(reported[0, 1])
 
-    def check_alike(self, place: Sequence[int], config_hash: str) -> None:
+    def check_same_place(self, place: Sequence[int], config_hash: str) -> None:
         """Raise RunFolderError where the processes do not go on from one place of one run."""
         if self._group.size == 1:
             return
@@ -96,7 +96,7 @@ class Together:
                 "one run folder on a shared disk, and run the same command again"
             )
 
-    def wait(self) -> None:
-        """Return once all processes have come to here."""
+    def barrier(self) -> None:
+        """Return once all processes have called this."""
         if self._group.size > 1:
             self._backend.gather(np.zeros(1, np.int32))

@@ -25,7 +25,7 @@ Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
-class Plan:
+class LayerPlan:
     """All that a tile of one size fixes, by node of the patch graph and, in lists of three, by axis.
 
     layers: its border classes. terms: how a convolution is put together. steps: the distance between neighbouring
@@ -45,7 +45,7 @@ def tile_multiples(graph: Graph) -> Shape:
     return _steps(graph)[1][graph.nodes[-1].name]
 
 
-def plan(graph: Graph, tile: Shape) -> Plan:
+def plan(graph: Graph, tile: Shape) -> LayerPlan:
     """The plan of a tile. Raises ShapeError where the network has no dense form, or the tile's sides do not fit."""
     layers = [axis_layers(graph, axis) for axis in AXES]
     steps, divisors = _steps(graph)
@@ -58,11 +58,11 @@ def plan(graph: Graph, tile: Shape) -> Plan:
     }
     terms = {node.name: _cheapest(graph, node, layers) for node in graph if isinstance(node.op, ops.Conv)}
     ranges = [_ranges(graph, axis, layers[axis], terms, steps, sizes) for axis in AXES]
-    return Plan(layers, terms, steps, sizes, ranges)
+    return LayerPlan(layers, terms, steps, sizes, ranges)
 
 
 def _steps(graph: Graph) -> tuple[dict[str, Shape], dict[str, Shape]]:
-    """By node: the steps of `Plan`, and by what phases have divided the tile up to its result."""
+    """By node: the steps of `LayerPlan`, and by what phases have divided the tile up to its result."""
     step: Shape = ONES
     divisor: Shape = ONES
     steps: dict[str, Shape] = {}
@@ -102,7 +102,7 @@ def _ranges(
     steps: Mapping[str, Shape],
     sizes: Mapping[str, Shape],
 ) -> dict[str, dict[int, Range]]:
-    """The ranges of `Plan` along one axis, from the last layer back to the input."""
+    """The ranges of `LayerPlan` along one axis, from the last layer back to the input."""
     spatial = [node for node in graph if node.name in layers]
     flat = next(node.name for node in graph if isinstance(node.op, ops.Flatten))
     wanted: dict[int, Range] = {}
