@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -314,3 +315,8 @@ def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
         return completed(table, schema)
     except (pa.ArrowException, ValueError) as error:
         raise RunFolderError(f"{path}: holds values of another kind ({error}); run the job again") from error
+
+
+def utc_now() -> str:
+    """The time now, as every file of a run or a campaign has it: ISO 8601, in UTC."""
+    return datetime.now(UTC).isoformat()

@@ -30,7 +30,7 @@ GRACE_S = 20.0
 LISTEN_S = 2.0
 """How much later than another a process may meet an error that all of them meet."""
 LAUNCHED = "MSPIPELINE_LAUNCHED"
-"""Set for processes that were started here: who died is said by their parent, once."""
+"""Set for processes that were started here: who died is stderrs by their parent, once."""
 
 
 def place(processes: int, environ: Mapping[str, str]) -> ProcessGroup | None:
@@ -101,13 +101,13 @@ def start(processes: int, command: Callable[[int], Sequence[str]], *, share_core
     asked = _number(os.environ, "SLURM_CPUS_PER_TASK", 0)
     own = {"SLURM_CPUS_PER_TASK": str(max(1, asked // processes))} if asked else {}
     with ExitStack() as stack:
-        said = [None, *(stack.enter_context(nameless_file()) for _ in range(1, processes))]
+        stderrs = [None, *(stack.enter_context(nameless_file()) for _ in range(1, processes))]
         children: list[subprocess.Popen[bytes]] = []
         for rank, cores in enumerate(_shares(processes) if share_cores else [None] * processes):
             environ = {**os.environ, **common, **own, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             with _on(cores):
                 words = start_words(command(rank))
-                children.append(subprocess.Popen(words, env=environ, stderr=said[rank], start_new_session=True))
+                children.append(subprocess.Popen(words, env=environ, stderr=stderrs[rank], start_new_session=True))
         try:
             with _passed_on(children):
                 failed = _wait(children)
@@ -118,7 +118,7 @@ def start(processes: int, command: Callable[[int], Sequence[str]], *, share_core
         if failed is None:
             return 0
         code = children[failed].returncode
-        _say(failed, [child.returncode for child in children], said[failed])
+        _say(failed, [child.returncode for child in children], stderrs[failed])
         return code if code > 0 else 128 - code
 
 
@@ -134,8 +134,8 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int | None:
     return min(failed)[2] if failed else None  # one that was killed, or failed for a reason of its own
 
 
-def _say(failed: int, codes: Sequence[int], said: IO[bytes] | None) -> None:
-    """The line of the process that failed, where rank 0 has not said it."""
+def _say(failed: int, codes: Sequence[int], stderr: IO[bytes] | None) -> None:
+    """The line of the process that failed, where rank 0 has not printed it."""
     code = codes[failed]
     if code < 0:
         why = "; most often memory ran out" if code == -signal.SIGKILL else ""
@@ -143,9 +143,9 @@ def _say(failed: int, codes: Sequence[int], said: IO[bytes] | None) -> None:
         say_error(
             f"train: process {failed} of {len(codes)} was ended by {name}{why}; run the same command again to continue"
         )
-    elif said is not None and codes[0] != code:
-        said.seek(0)
-        sys.stderr.buffer.write(said.read()[-4000:])
+    elif stderr is not None and codes[0] != code:
+        stderr.seek(0)
+        sys.stderr.buffer.write(stderr.read()[-4000:])
         sys.stderr.flush()
 
 

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -23,7 +22,7 @@ import psutil
 
 from mspipeline.errors import ConfigError, StorageError
 from mspipeline.files import write_json
-from mspipeline.runs import TelemetryPaths
+from mspipeline.runs import TelemetryPaths, utc_now
 from mspipeline.telemetry.allocation import allocated_cpus
 from mspipeline.telemetry.cpu import ProcessTree
 from mspipeline.telemetry.gpu import open_gpus
@@ -78,7 +77,7 @@ def supervise(
     stream = StreamWriter(telemetry.samples, SAMPLES_STREAM)
     gpus = open_gpus(visible_gpus)
     with _Signals() as signals:
-        started_utc, started_ns = _now(), time.monotonic_ns()
+        started_utc, started_ns = utc_now(), time.monotonic_ns()
         start = start_words(command)
         pid = os.posix_spawn(start[0], start, os.environ, setsid=True)
         try:
@@ -88,7 +87,7 @@ def supervise(
             sampler = Sampler(stream, tree, gpus, Identity(run_id, restart_count, rank), period_s=period_s)
             sampler.start()
             signals.wait_for(pid)
-            ended_utc, ended_ns = _now(), time.monotonic_ns()
+            ended_utc, ended_ns = utc_now(), time.monotonic_ns()
             sampled = sampler.stop()
             _end_leftovers(tree)
         except BaseException:
@@ -240,7 +239,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal
         return f"SIG{number}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()

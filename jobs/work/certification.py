@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +31,7 @@ from mspipeline.models.catalogue import build, entry
 from mspipeline.network.graph import Graph
 from mspipeline.optimizers import OPTIMIZERS
 from mspipeline.provenance import provenance
+from mspipeline.runs import utc_now
 
 Command = Callable[[str, Path], list[str]]
 Report = Callable[[str, int, int], None]
@@ -113,8 +113,8 @@ def judge(outcomes: Sequence[Outcome]) -> None:
     """Raise NotCertified where backends differ, else BackendError where one is absent, cannot or gave no evidence."""
     differing = [each for each in outcomes if each.state == "differs"]
     if differing:
-        said = "; ".join(f"{each.backend}: {each.detail}" for each in differing)
-        raise NotCertified(f"not certified: {said}")
+        details = "; ".join(f"{each.backend}: {each.detail}" for each in differing)
+        raise NotCertified(f"not certified: {details}")
     failed = [each for each in outcomes if each.state == "failed"]
     missing = [each for each in outcomes if each.state in ("absent", "cannot")]
     if failed or missing:
@@ -172,11 +172,11 @@ def _run(job: CertifyJob, command: Command) -> Outcome:
     if ended.returncode == 0:
         return Outcome(job.backend, "reference")
     lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
-    said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
-    said = said or (lines[-1] if lines else f"its process ended with code {ended.returncode} without a word")
+    reason = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
+    reason = reason or (lines[-1] if lines else f"its process ended with code {ended.returncode} without a word")
     if ended.returncode == BackendError.exit_code:
-        return Outcome(job.backend, "cannot", said, ended.returncode)
-    return Outcome(job.backend, "failed", said, ended.returncode if ended.returncode > 0 else 128 - ended.returncode)
+        return Outcome(job.backend, "cannot", reason, ended.returncode)
+    return Outcome(job.backend, "failed", reason, ended.returncode if ended.returncode > 0 else 128 - ended.returncode)
 
 
 def _judge(request: Request, graph: Graph, trial: Trial, reference: Evidence, other: Evidence, output: Path) -> Outcome:
@@ -199,7 +199,7 @@ def _judge(request: Request, graph: Graph, trial: Trial, reference: Evidence, ot
             learning_rate=trial.optimizers[0].learning_rate,
             optimizers=tuple(each.name for each in trial.optimizers),
             commit=provenance()["commit"],
-            created_utc=datetime.now(UTC).isoformat(),
+            created_utc=utc_now(),
         ),
     )
     return Outcome(other.backend, "differs" if differs else "certified", differs, certificate=certificate, file=file)

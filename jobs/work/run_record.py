@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from mspipeline.backends.certification.certificate import covering, network_of, side_of, versions_of
@@ -13,7 +12,7 @@ from mspipeline.models.catalogue import build
 from mspipeline.network.cost import cost
 from mspipeline.network.graph import Graph
 from mspipeline.recipes.catalogue import AnyRecipe
-from mspipeline.runs import CertificateNote, RunPaths, RunRecord, config_hash, run_id, write_record
+from mspipeline.runs import CertificateNote, RunPaths, RunRecord, config_hash, run_id, utc_now, write_record
 from mspipeline.shards.manifest import Manifest
 from mspipeline.training.progress import monitor_of
 
@@ -24,7 +23,7 @@ def record_refusal(
     """`run.json` of a training that its backend refused: so that a comparison has a column that says so."""
     graph = build(job.model.name, recipe.image_shape, job.model.arguments)
     record = new_record(job, manifest, recipe, graph, 0, origin)
-    refused = {"status": "failed", "device": "", "problem": problem, "ended_utc": now()}
+    refused = {"status": "failed", "device": "", "problem": problem, "ended_utc": utc_now()}
     write_record(paths, record.model_copy(update=refused))
 
 
@@ -68,7 +67,7 @@ def new_record(
         seed=job.seed,
         threads=threads_for(job.threads),
         processes=job.processes,
-        started_utc=now(),
+        started_utc=utc_now(),
         restart_count=restart_count,
         monitor=monitor_of(
             job.training,
@@ -89,8 +88,3 @@ def new_record(
         brain_sources=manifest.brain_sources,
         **recipe.record_fields(job.training),
     )
-
-
-def now() -> str:
-    """The time as ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat()

@@ -14,7 +14,7 @@ from mspipeline.config import TrainJob
 from mspipeline.console import say_warning
 from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError
 from mspipeline.jobs.work.resources import threads_for
-from mspipeline.jobs.work.run_record import certified, new_record, now, record_refusal
+from mspipeline.jobs.work.run_record import certified, new_record, record_refusal
 from mspipeline.labels import Channels, channels_of
 from mspipeline.losses import Loss
 from mspipeline.models.catalogue import build
@@ -29,6 +29,7 @@ from mspipeline.runs import (
     RunRecord,
     Status,
     read_record,
+    utc_now,
     write_record,
 )
 from mspipeline.shards.manifest import load_manifest
@@ -168,7 +169,7 @@ class _Attempt:
         """`run.json` as this attempt leaves it; one that did not begin leaves it as it was."""
         if self.training is None:
             return self.record
-        update = {"status": status, "ended_utc": now(), "epochs": self.training.epochs_done}
+        update = {"status": status, "ended_utc": utc_now(), "epochs": self.training.epochs_done}
         update |= {"best_epoch": self.training.best_epoch, **_collapse_fields(self.training.collapse)}
         self.record = self.record.model_copy(update=update)
         self._write()

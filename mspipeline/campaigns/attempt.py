@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mspipeline.config import Strict, parse
@@ -142,8 +141,3 @@ def write_attempt(cell_folder: Path, record: AttemptRecord) -> None:
                 file.truncate()
         except OSError as error:
             raise StorageError(f"{path}: cannot be written ({error.strerror}); free some space") from error
-
-
-def utc_now() -> str:
-    """The time as ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat()

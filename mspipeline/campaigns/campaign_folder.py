@@ -22,7 +22,6 @@ from typing import Self
 
 from mspipeline.campaigns import before_and_after
 from mspipeline.campaigns.arrays import chains
-from mspipeline.campaigns.attempt import utc_now
 from mspipeline.campaigns.cell_state import CellState
 from mspipeline.campaigns.cells import Cell, cells
 from mspipeline.campaigns.record import CampaignRecord, manifest_hashes, manifest_path, recipe_for, same_or_refuse
@@ -36,6 +35,7 @@ from mspipeline.errors import ConfigError, DataError, RunFolderError
 from mspipeline.files import read_json, write_json
 from mspipeline.parallel.lock import held
 from mspipeline.recipes.catalogue import AnyRecipe, recipe_of
+from mspipeline.runs import utc_now
 
 
 @dataclass(frozen=True)

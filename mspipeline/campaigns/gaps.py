@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mspipeline.campaigns.attempt import utc_now
 from mspipeline.campaigns.campaign import Campaign
 from mspipeline.campaigns.cell_state import CellState
 from mspipeline.campaigns.cells import Cell
@@ -24,7 +23,7 @@ from mspipeline.errors import RunFolderError, ShapeError, SuiteError
 from mspipeline.files import read_json, write_json
 from mspipeline.models.catalogue import build, entry
 from mspipeline.network.cost import cost
-from mspipeline.runs import RunPaths, RunRecord, config_hash, ended_path, read_record, run_id, write_record
+from mspipeline.runs import RunPaths, RunRecord, config_hash, ended_path, read_record, run_id, utc_now, write_record
 
 ASKED, PAUSE_S = 5, 10.0
 

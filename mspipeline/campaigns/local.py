@@ -14,7 +14,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from mspipeline.campaigns import cell_processes, host_processes
-from mspipeline.campaigns.attempt import AttemptRecord, read_attempt, utc_now
+from mspipeline.campaigns.attempt import AttemptRecord, read_attempt
 from mspipeline.campaigns.finding import Finding
 from mspipeline.campaigns.job_shape import JobShape
 from mspipeline.campaigns.run_commands import run_in_own_session
@@ -22,6 +22,7 @@ from mspipeline.campaigns.scheduler import JobEnd, JobRequest, Obstacle, Pair, P
 from mspipeline.campaigns.site import Partition, Site
 from mspipeline.campaigns.submission import CellSubmission, Handle, Submission, attempt_before, write_submission
 from mspipeline.errors import ConfigError, StorageError
+from mspipeline.runs import utc_now
 
 NO_LIMIT_MIN = 366 * 24 * 60
 """submitit needs a time limit."""

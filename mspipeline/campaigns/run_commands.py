@@ -23,11 +23,11 @@ from mspipeline.campaigns.attempt import (
     newest_state,
     read_attempt,
     tries_failed,
-    utc_now,
     write_attempt,
 )
 from mspipeline.errors import Interrupted, Preempted, StorageError, SuiteError
 from mspipeline.parallel.lock import hold
+from mspipeline.runs import utc_now
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 LOCK_WAIT_S = 1.0

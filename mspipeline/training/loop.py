@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from mspipeline.errors import RunFolderError, SuiteError
 from mspipeline.labels import LESION, ONE_PROBABILITY, Channels
 from mspipeline.losses import Loss
 from mspipeline.optimizers import learning_rate
-from mspipeline.runs import RunPaths, write_rows
+from mspipeline.runs import RunPaths, utc_now, write_rows
 from mspipeline.tables.schema import EPOCHS
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.checkpoint import Checkpoint, write_checkpoint
@@ -230,7 +230,7 @@ class Training:
         row = {
             "run_id": self._identity.run_id,
             "restart_count": self._identity.restart_count,
-            "time_utc": datetime.now(UTC).isoformat(),
+            "time_utc": utc_now(),
             "epoch": self._epoch,
             "stage": None if self._stage is None else self._stage.number,
             "subset": subset,

@@ -16,10 +16,11 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from mspipeline.campaigns.attempt import read_attempt, utc_now
+from mspipeline.campaigns.attempt import read_attempt
 from mspipeline.campaigns.scheduler import JobRequest
 from mspipeline.campaigns.submission import CellSubmission, Handle, Submission, attempt_before, write_submission
 from mspipeline.errors import ConfigError, StorageError
+from mspipeline.runs import utc_now
 from mspipeline.slurm.checks.cluster_facts import minutes
 from mspipeline.slurm.image import commit_of, digest_of
 from mspipeline.slurm.on_node.element import Work, run_element

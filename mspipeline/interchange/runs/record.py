@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from mspipeline.errors import RunFolderError
 from mspipeline.network.cost import cost
 from mspipeline.network.graph import Graph
 from mspipeline.recipes.base import Schema
-from mspipeline.runs import CascadeSettings, RunPaths, RunRecord
+from mspipeline.runs import CascadeSettings, RunPaths, RunRecord, utc_now
 
 
 def new_run(folder: Path) -> RunPaths:
@@ -44,7 +43,7 @@ def imported_record(
     data: the hashes of the dataset and its split, where they are known.
     """
     costs, known = cost(graph), data or {}
-    now = datetime.now(UTC).isoformat()
+    now = utc_now()
     return RunRecord(
         run_id=f"{stem}-imported-{config_hash[:8]}",
         status="complete",
