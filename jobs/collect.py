@@ -1,15 +1,15 @@
-"""Gather run folders into tables: `python -m mspipeline.jobs collect FILE`."""
+"""Gather run folders into tables."""
 
 from __future__ import annotations
 
-from mspipeline.collect.tables import Collected, collect
 from mspipeline.config import CollectJob
+from mspipeline.jobs.job import Job, JobContext
 
 
-def collect_job(job: CollectJob) -> Collected:
-    """Write the tables of `job.runs` into `job.output`.
+def _run(job: CollectJob, context: JobContext) -> None:
+    from mspipeline.collect.tables import collect
 
-    What could not be collected is in `problems`, a line each; `Collected.check` raises TableError with them.
-    Raises TableError where there is no run folder, StorageError where `job.output` cannot be written.
-    """
-    return collect(job.runs, job.output)
+    collect(job.runs, job.output).check()
+
+
+JOB = Job("collect", CollectJob, _run)

@@ -18,6 +18,7 @@ from mspipeline.campaigns.site_file import load_site
 from mspipeline.datasets.layouts import LAYOUTS
 from mspipeline.errors import SuiteError
 from mspipeline.images.registry import FORMATS
+from mspipeline.jobs.registry import JOBS
 from mspipeline.losses import LOSSES
 from mspipeline.metrics.scores import SCORES
 from mspipeline.models.catalogue import MODELS
@@ -84,7 +85,19 @@ def _backend(name: str) -> Finding:
 def _packages() -> list[Finding]:
     """What other packages add to the suite, and what of it cannot be used."""
     findings = []
-    for registry in (MODELS, BACKENDS, FORMATS, LAYOUTS, LOSSES, OPTIMIZERS, RECIPES, SCHEDULES, SCHEDULERS, SCORES):
+    for registry in (
+        MODELS,
+        BACKENDS,
+        FORMATS,
+        JOBS,
+        LAYOUTS,
+        LOSSES,
+        OPTIMIZERS,
+        RECIPES,
+        SCHEDULES,
+        SCHEDULERS,
+        SCORES,
+    ):
         findings += [
             Finding(
                 f"{each.what} {each.name}", "broken", f"of package {each.package}: {each.reason}", "repair the package"

@@ -49,6 +49,10 @@ unfinished = broken_recipe:Unfinished
 plain = format:Plain
 shadow = format:Shadow
 
+[mspipeline.jobs]
+count_voxels = job:JOB
+other_settings = job:OTHER_SETTINGS
+
 [mspipeline.losses]
 brier = loss:Brier
 unnamed = loss:Brier
@@ -166,6 +170,8 @@ def test_doctor_names_what_is_broken(installed: Path, tmp_path: Path) -> None:
     assert "licence not found" in words
     assert "backend class_alone" in words
     assert "recipe schema_alone" in words
+    assert "job other_settings" in words
+    assert "job count_voxels" not in words
     assert "the suite has that name" in words
     assert "format shadow" in words
     assert "the table of cases has another column 'seconds'" in words

@@ -61,6 +61,11 @@ def place(processes: int, environ: Mapping[str, str]) -> ProcessGroup | None:
     return ProcessGroup(rank, processes, address, 0 if seen and "," not in seen else local)
 
 
+def is_launched() -> bool:
+    """Whether this process was started by `start`: who died is then said by its parent, once."""
+    return LAUNCHED in os.environ
+
+
 def require_address(group: ProcessGroup) -> None:
     """Raise ConfigError at once where the address at which the processes meet has no meaning on this machine."""
     host, _, port = group.address.rpartition(":")
@@ -89,12 +94,12 @@ def first_host(nodes: str) -> str:
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first.group() if first else "")
 
 
-def start(processes: int, command: Callable[[int], Sequence[str]], *, share_cores: bool) -> int:
+def start(processes: int, command: Callable[[int], Sequence[str]], *, job: str, share_cores: bool) -> int:
     """Start the processes of a training on this machine, wait for all, and give the first failure's exit code.
 
-    command: of each rank. share_cores: each may use its part of this process's cores. INT, TERM and USR2 go to all of
-    them. Where one fails, the others end with it, within GRACE_S. What rank 0 writes on stderr is seen at once, what
-    another writes where its failure is the first.
+    command: of each rank. job: its name, for error lines. share_cores: each may use its part of this process's cores.
+    INT, TERM and USR2 go to all of them. Where one fails, the others end with it, within GRACE_S. What rank 0 writes on
+    stderr is seen at once, what another writes where its failure is the first.
     """
     common = {LAUNCHED: "1", "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     # Where SLURM binds nothing, its number alone says how many cores each has; see threads_for.
@@ -118,7 +123,7 @@ def start(processes: int, command: Callable[[int], Sequence[str]], *, share_core
         if failed is None:
             return 0
         code = children[failed].returncode
-        _say(failed, [child.returncode for child in children], stderrs[failed])
+        _say(job, failed, [child.returncode for child in children], stderrs[failed])
         return code if code > 0 else 128 - code
 
 
@@ -134,14 +139,14 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int | None:
     return min(failed)[2] if failed else None  # one that was killed, or failed for a reason of its own
 
 
-def _say(failed: int, codes: Sequence[int], stderr: IO[bytes] | None) -> None:
+def _say(job: str, failed: int, codes: Sequence[int], stderr: IO[bytes] | None) -> None:
     """The line of the process that failed, where rank 0 has not printed it."""
     code = codes[failed]
     if code < 0:
         why = "; most often memory ran out" if code == -signal.SIGKILL else ""
         name = signal.Signals(-code).name
         say_error(
-            f"train: process {failed} of {len(codes)} was ended by {name}{why}; run the same command again to continue"
+            f"{job}: process {failed} of {len(codes)} was ended by {name}{why}; run the same command again to continue"
         )
     elif stderr is not None and codes[0] != code:
         stderr.seek(0)

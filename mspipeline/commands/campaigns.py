@@ -184,11 +184,10 @@ def _prepare_here(campaign: Any) -> Any:
 def _collect_here(campaign: Any) -> None:
     """Make a campaign's tables on this machine."""
     from mspipeline.campaigns.gaps import write_gaps
-    from mspipeline.config import CollectJob
+    from mspipeline.collect.tables import collect
     from mspipeline.console import stderr
-    from mspipeline.jobs.collect import collect_job
 
     write_gaps(campaign)
-    collected = collect_job(CollectJob(runs=campaign.folder, output=campaign.folder / "tables"))
+    collected = collect(campaign.folder, campaign.folder / "tables")
     for line in (*collected.problems, *collected.notes):
         stderr.print(f"left out of the tables: {line}")

@@ -17,14 +17,13 @@ def collect(
     as_json: Json = False,
 ) -> None:
     """Merge run folders into Parquet tables: runs, epochs, cases, lesions, samples."""
+    from mspipeline.collect.tables import collect as collect_runs
     from mspipeline.commands.display import print_tables
-    from mspipeline.config import CollectJob
     from mspipeline.console import stderr
-    from mspipeline.jobs.collect import collect_job
 
     if (runs / "campaign.json").exists():
         _add_gaps(runs)
-    collected = collect_job(CollectJob(runs=runs, output=output))
+    collected = collect_runs(runs, output)
     print_tables(collected.tables, output, as_json=as_json)
     for note in collected.notes:
         stderr.print(f"left out: {note}")

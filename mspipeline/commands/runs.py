@@ -109,7 +109,7 @@ def train(
     graph_of(job, recipe_of(manifest.recipe, where=f"{shards}: recipe"))
     name = run_id(job, manifest)
     run_job("train", job.model_copy(update={"run_folder": output.absolute() / name}))
-    if rank_of(job) == 0:
+    if rank_of("train", job) == 0:
         print_run(output / name, as_json=as_json)
 
 

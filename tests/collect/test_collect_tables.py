@@ -15,10 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mspipeline.collect.tables import collect, find_runs
-from mspipeline.config import CollectJob
 from mspipeline.errors import StorageError, TableError
 from mspipeline.files import write_json
-from mspipeline.jobs.collect import collect_job
 from mspipeline.runs import RunPaths, RunRecord, TelemetryPaths, write_record, write_rows
 from mspipeline.tables.schema import CASES, EPOCHS, LESIONS, RUNS, SAMPLES
 from mspipeline.telemetry.schema import EVENTS, SAMPLES_STREAM
@@ -118,7 +116,7 @@ def test_a_run_becomes_one_row_with_what_its_files_say(runs: Path, output: Path)
 
 def test_the_files_hold_the_tables_with_their_schemas(runs: Path, output: Path) -> None:
     add_attempt(make_run(runs / "a", "a"), "train", "a", rss=(1, 2))
-    tables = collect_job(CollectJob(runs=runs, output=output)).tables
+    tables = collect(runs, output).tables
     assert {path.name for path in output.iterdir()} == {f"{name}.parquet" for name in tables}
     schemas = {"runs": RUNS, "epochs": EPOCHS, "cases": CASES, "lesions": LESIONS, "samples": SAMPLES}
     for name, schema in schemas.items():

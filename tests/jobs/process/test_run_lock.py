@@ -17,6 +17,7 @@ import pytest
 from mspipeline.config import TrainJob
 from mspipeline.errors import FolderInUse, StorageError
 from mspipeline.jobs.process.run_lock import hold_run
+from mspipeline.jobs.registry import JOBS
 from mspipeline.runs import RunPaths, read_record, read_rows
 from mspipeline.tables.schema import CASES
 from tests.command_line import PROGRAM, files_below, run, wait_for
@@ -110,9 +111,9 @@ def test_a_run_whose_holder_died_goes_on_without_a_hand(small_shards: Path, tmp_
 
 
 def test_a_training_and_an_evaluation_do_not_stand_in_each_others_way(tmp_path: Path) -> None:
-    with hold_run(tmp_path, "train"), hold_run(tmp_path, "evaluate"):
+    with hold_run(tmp_path, JOBS["train"]), hold_run(tmp_path, JOBS["evaluate"]):
         assert {path.name for path in tmp_path.iterdir()} == {"train.lock", "evaluate.lock"}
-        with pytest.raises(FolderInUse, match="another train works on this run"), hold_run(tmp_path, "train"):
+        with pytest.raises(FolderInUse, match="another train works on this run"), hold_run(tmp_path, JOBS["train"]):
             pass
     assert list(tmp_path.iterdir()) == []
 
@@ -122,8 +123,9 @@ import sys, time
 from pathlib import Path
 from mspipeline.parallel import lock
 from mspipeline.jobs.process.run_lock import hold_run
+from mspipeline.jobs.registry import JOBS
 lock.BEAT_S = 0.1
-with hold_run(Path(sys.argv[1]), "train"):
+with hold_run(Path(sys.argv[1]), JOBS["train"]):
     print("held", flush=True)
     time.sleep(60)
 """
