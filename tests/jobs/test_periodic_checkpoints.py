@@ -57,9 +57,3 @@ def test_a_training_killed_in_mid_epoch_goes_on_from_its_last_periodic_checkpoin
     begun, rows = run(often)
     assert begun == [(2, "train", 3), (2, "validation", 0)]
     assert rows == whole
-
-
-def test_before_the_period_is_over_nothing_is_saved_within_an_epoch(train_job):
-    with pytest.raises(Killed):
-        run(train_job, after=4)
-    assert not RunPaths(train_job.run_folder).last.exists()
