@@ -79,6 +79,8 @@ REFUSED = {
 """Those that cannot as they stand: logits, or a map where a patch has one label. DeepLab can, with full_size."""
 FAST = ("two_classes", "unet2d", "cascade3d")
 """One of each kind of output: a softmax over two classes and a sigmoid on slices, a cascade on patches."""
+LONG = (pytest.mark.long, pytest.mark.timeout(1800))
+"""Double U-Net and DeepLab take minutes on a busy machine."""
 
 
 def on_patches(name: str) -> bool:
@@ -147,9 +149,7 @@ def lesion_probability(job: TrainJob) -> FloatArray:
     return trained.backend.predict(case.images)[..., channel][case.scan_mask.transpose(2, 0, 1)]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.long) for name in TRAINED]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in FAST else LONG) for name in TRAINED])
 def test_evaluate_gives_the_dice_of_validation(name: str, slices: Path, patches: Path, tmp_path: Path) -> None:
     """Trained twice: the first time shows which threshold half of the lesion voxels reach, so that Dice is not 0.
 
