@@ -15,7 +15,6 @@
       FolderInUse                  75  another process works in the folder: run again when it has ended
       PeersLost                    76  another process of a training has ended (`backends.process_group`)
       ConfigError                  78  a configuration file or value
-      GateFailed                    1  a benchmark regressed
       NotCertified                  1  backends do not compute the same network (`backends.certification`)
       Interrupted                 130  Ctrl-C, with its state saved
 
@@ -107,12 +106,6 @@ class ConfigError(SuiteError):
     """A configuration file or value."""
 
     exit_code = 78
-
-
-class GateFailed(SuiteError):
-    """A benchmark regressed."""
-
-    exit_code = 1
 
 
 class Interrupted(SuiteError):

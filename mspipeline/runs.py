@@ -186,6 +186,7 @@ class RunRecord(Strict):
     processes: that trained it together; threads are of each.
     collapsed: whether the training ended predicting nothing, or everything, for some epochs in a row: `collapsed_to`,
     from `collapsed_epoch` on. None where that is not known, as in records of earlier versions.
+    optimizer, learning_rate, batch_size: of the training, the rate before warm-up and schedule; None where not known.
     brain_sources: how many of the cases of its shards have their brain from "mask" files, how many from the "nonzero"
     voxels; empty where that is not known.
     """
@@ -230,6 +231,9 @@ class RunRecord(Strict):
     collapsed: bool | None = None
     collapsed_to: Literal["nothing", "everything"] | None = None
     collapsed_epoch: int | None = None
+    optimizer: str | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
 
 
 def write_record(paths: RunPaths, record: RunRecord) -> None:

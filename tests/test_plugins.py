@@ -15,10 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from mspipeline import plugins
+from mspipeline.arrays import NUMPY
+from mspipeline.config import TrainingSettings, parse
 from mspipeline.errors import ConfigError, DatasetError
 from mspipeline.metrics.case import score_case
 from mspipeline.metrics.case_masks import CaseMasks
 from mspipeline.models.catalogue import MODELS, build, entry
+from mspipeline.optimizers import OPTIMIZERS
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.tables.schema import EPOCHS
 from tests.command_line import Ended, run
@@ -282,6 +285,46 @@ def test_a_recipe_of_another_package_prepares_and_a_broken_one_is_named(installe
     )
 
 
+@pytest.mark.usefixtures("here")
+def test_an_optimizer_of_a_package_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OPTIMIZERS, "_loaded", {})
+    document = {"optimizer": "plain", "learning_rate": 0.5, "optimizer_settings": {"slowness": 4}}
+    settings = parse(document, TrainingSettings, where="file")
+    (weight, slots) = settings.chosen_optimizer.update(NUMPY, np.ones(1), np.ones(1), (), 1, 0.5)
+    assert (weight.item(), slots) == (1 - 0.5 / 4, ())
+    assert settings.identity()["optimizer_settings"] == {"slowness": 4}
+    assert parse(settings.model_dump(), TrainingSettings, where="file") == settings
+    assert "optimizer_settings" not in TrainingSettings().model_dump() | TrainingSettings().identity()
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("optimizer", "own", "words"),
+    [
+        ("plain", {"slownes": 2}, "unknown setting 'slownes' of 'plain'; did you mean 'slowness'?"),
+        (
+            "plain",
+            {"slowness": "fast"},
+            "settings.slowness: input should be a valid number; received: 'fast'",
+        ),
+        ("plain", {"slowness": 0.5}, "slowness 0.5: expected at least 1"),
+        (
+            "sgd",
+            {"momentum": 0.5},
+            "optimizer_settings.momentum: a setting of the suite's own optimizers; set",
+        ),
+        ("sgd", {"slowness": 2}, "unknown setting 'slowness' of 'sgd'; it has no settings of its own"),
+    ],
+)
+def test_what_is_no_setting_of_the_optimizer_is_answered(
+    optimizer: str, own: dict[str, object], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OPTIMIZERS, "_loaded", {})
+    with pytest.raises(ConfigError) as error:
+        parse({"optimizer": optimizer, "optimizer_settings": own}, TrainingSettings, where="file")
+    assert words in str(error.value)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("backend_needed")
 def test_a_loss_an_optimizer_and_a_schedule_of_another_package_train_as_their_formulas_say(
@@ -289,6 +332,7 @@ def test_a_loss_an_optimizer_and_a_schedule_of_another_package_train_as_their_fo
 ) -> None:
     (tmp_path / "training.toml").write_text(
         'loss = "brier"\noptimizer = "plain"\nschedule = "every_second"\nepochs = 2\nwarmup_steps = 0\n'
+        "[optimizer_settings]\nslowness = 1.5\n"
     )
     words = ("train", "one_convolution", small_shards, "--config", "training.toml", "--json")
     trained = command(installed, *words, cwd=tmp_path)

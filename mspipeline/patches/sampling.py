@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,7 @@ def first_stage(
     """All lesion voxels, and candidates without lesion drawn without replacement.
 
     negatives: how many, as a multiple of the lesion voxels: 1 is balanced, as published. count: exactly so many
-    instead, the same for every case ("unbalanced", see `unbalanced_count`). Where there are fewer, all are taken.
+    instead, the same for every case ("unbalanced"). Where there are fewer, all are taken.
     A case without lesions gives no patch, as published: training leaves it out.
     """
     pool = voxels.candidates[voxels.labels == 0]
@@ -97,15 +97,6 @@ def hard_negatives(
         passed = intensity > np.float32(bright_above)
     pool = voxels.candidates[passed & (voxels.labels == 0)]
     return _select(voxels.lesions, pool, negatives, count, _generator(seed, case, "second stage"))
-
-
-def unbalanced_count(lesion_voxels: Iterable[int], fraction: float = 2.0) -> int:
-    """Negatives of each case in nicMSlesions' unbalanced form: all cases' lesion voxels * fraction / cases.
-
-    lesion_voxels: of each training case; those without lesions do not count. Without any, 0.
-    """
-    counts = [voxels for voxels in lesion_voxels if voxels]
-    return int(sum(counts) * fraction / len(counts)) if counts else 0
 
 
 def held_out(

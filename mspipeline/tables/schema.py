@@ -146,6 +146,10 @@ RUNS = schema_of(
         field_of("backend_version", LABEL),
         field_of("device", LABEL),
         field_of("seed", pa.int64()),
+        # What it was trained with; null of runs from before they kept it, and of imported ones.
+        _later("optimizer", LABEL),
+        _later("learning_rate", pa.float64()),  # before warm-up and schedule
+        _later("batch_size", pa.int32()),
         field_of("started_utc", TIME, "ns"),
         field_of("ended_utc", TIME, "ns"),
         field_of("restart_count", pa.int32()),

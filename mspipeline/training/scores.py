@@ -74,10 +74,6 @@ class EpochScores:
         both, true, predicted = (int(total) for total in self._counts.sum(axis=0))
         return overlap.dice(overlap.Counts(both, predicted - both, true - both))
 
-    @property
-    def running_loss(self) -> float:
-        return float(self._sums[0] / max(self.images, 1))
-
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `restore` goes on exactly."""
         return {"counts": self._counts.tolist(), "sums": self._sums.tolist(), "images": self.images}

@@ -127,6 +127,18 @@ def test_the_files_hold_the_tables_with_their_schemas(runs: Path, output: Path) 
         assert pq.ParquetFile(output / f"{name}.parquet").metadata.row_group(0).column(0).compression == "ZSTD"
 
 
+def test_what_a_run_was_trained_with_are_columns_null_where_its_record_is_from_before(runs: Path, output: Path) -> None:
+    make_run(runs / "a", "a", optimizer="sgd", learning_rate=0.01, batch_size=8)
+    old = make_run(runs / "old", "old").record
+    document = json.loads(old.read_text())
+    for name in ("optimizer", "learning_rate", "batch_size"):
+        del document[name]
+    old.write_text(json.dumps(document))
+    table = collect(runs, output).tables["runs"]
+    rows = table.select(["run_id", "optimizer", "learning_rate", "batch_size"]).to_pylist()
+    assert sorted(tuple(row.values()) for row in rows) == [("a", "sgd", 0.01, 8), ("old", None, None, None)]
+
+
 def test_a_collapse_is_a_column_and_a_record_from_before_there_was_one_has_nulls(runs: Path, output: Path) -> None:
     make_run(runs / "a", "a", collapsed=True, collapsed_to="nothing", collapsed_epoch=14)
     old = make_run(runs / "old", "old").record

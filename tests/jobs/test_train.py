@@ -73,6 +73,7 @@ def test_a_training_leaves_record_rows_and_checkpoints(trained_run: TrainJob) ->
     record = read_record(paths)
     assert (record.status, record.epochs, record.monitor) == ("complete", 2, "validation_dice")
     assert record.best_epoch in (1, 2)
+    assert (record.optimizer, record.learning_rate, record.batch_size) == ("adam", 1e-2, 5)
     rows = read_rows(paths.epochs, EPOCHS).to_pylist()
     assert [(row["epoch"], row["subset"]) for row in rows] == [
         (1, "train"), (1, "validation"), (2, "train"), (2, "validation"),
