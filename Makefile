@@ -7,7 +7,7 @@ DEMO := demo
 # Test processes: a module stays in one. More than two take 2 GB each.
 WORKERS ?= 2
 
-.PHONY: help demo test test-long lint bench lock clean
+.PHONY: help demo test test-long lint bench lock definitions clean
 
 help:
 	@echo "make demo   environment, a phantom dataset, a sweep, the report (demo/report.html)"
@@ -15,7 +15,8 @@ help:
 	@echo "make test-long  trainings on a test cluster, stopped in every way: ten minutes"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  the micro benchmarks"
-	@echo "make lock   exact versions for the lock file, from setup.cfg"
+	@echo "make lock   exact versions for the lock files, from setup.cfg"
+	@echo "make definitions  Dockerfiles and Apptainer definitions, from containers/recipes.py"
 	@echo "make clean  remove the demo and the environment"
 
 # The stamp is made last: an interrupted installation is done again.
@@ -51,6 +52,10 @@ bench: $(VENV)/.installed
 
 lock: $(VENV)/.installed
 	$(BIN)/uv pip compile setup.cfg --extra tensorflow --extra jax --extra onnx --extra mpi --extra dev --python-version 3.11 --upgrade --no-annotate --no-header --output-file requirements/lock.txt
+	$(BIN)/python -P -m mspipeline.containers.locks
+
+definitions: $(VENV)/.installed
+	$(BIN)/python -P -m mspipeline.containers.definitions
 
 clean:
 	rm -rf $(DEMO) $(VENV)

@@ -6,7 +6,6 @@ checks/           a site held against its cluster
 on_node/          what runs inside a job
 site_rules.py     what a site file means here; sbatch_options.py: the options of sbatch that it may name
 srun.py, modules.py  how steps are started, and what is loaded before their work
-image.py          an image's digest, backend and version
 programs.py       SLURM's programs, asked
 sites/            site files to copy; sbatch/ has scripts for plain sbatch
 

@@ -51,7 +51,7 @@ FLOORS = {
         "mspipeline.report",
     ],
     6: ["mspipeline.jobs", "mspipeline.console"],
-    7: ["mspipeline.campaigns"],
+    7: ["mspipeline.campaigns", "mspipeline.containers"],
     8: [
         "mspipeline.slurm",
         "mspipeline.cli",
@@ -85,9 +85,12 @@ SIDEWAYS = {
     ("mspipeline.commands", "mspipeline.doctor"),
     ("mspipeline.jobs", "mspipeline.console"),
     ("mspipeline.benchmarks", "mspipeline.slurm"),
+    ("mspipeline.containers", "mspipeline.campaigns"),
 }
 FRAMEWORKS = {"tensorflow", "keras", "torch", "jax", "pyeddl", "onnxruntime"}
-MODULES = sorted(path for room in ("mspipeline", "jobs", "slurm", "benchmarks") for path in (ROOT / room).rglob("*.py"))
+MODULES = sorted(
+    path for room in ("mspipeline", "jobs", "slurm", "benchmarks", "containers") for path in (ROOT / room).rglob("*.py")
+)
 
 
 def room_of(module: str) -> tuple[str, int] | None:

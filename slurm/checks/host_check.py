@@ -14,8 +14,16 @@ from pathlib import Path
 from mspipeline import __version__
 from mspipeline.campaigns.finding import Finding
 from mspipeline.campaigns.site import Site
+from mspipeline.containers.image_facts import (
+    BACKEND,
+    VERSION,
+    ImageFacts,
+    ImageNotHere,
+    check_image,
+    digest_of,
+    look_into,
+)
 from mspipeline.errors import ConfigError
-from mspipeline.slurm.image import BACKEND, VERSION, ImageFacts, ImageNotHere, check_image, digest_of, look_into
 from mspipeline.slurm.on_node.container import expand, parse_bind
 from mspipeline.slurm.site_rules import setup_lines
 

@@ -7,5 +7,5 @@ podman.py     a `podman run` that hears the signals SLURM sends
 
 Nothing here knows campaigns: only command lines and folders enter a job.
 
-May import: submitit; `campaigns`, `config`, `errors`, `slurm.image`, `slurm.programs`, `slurm.srun`.
+May import: submitit; `campaigns`, `config`, `errors`, `containers.image_facts`, `slurm.programs`, `slurm.srun`.
 """

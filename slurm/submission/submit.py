@@ -19,10 +19,10 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from mspipeline.campaigns.attempt import read_attempt
 from mspipeline.campaigns.scheduler import JobRequest
 from mspipeline.campaigns.submission import CellSubmission, Handle, Submission, attempt_before, write_submission
+from mspipeline.containers.image_facts import commit_of, digest_of
 from mspipeline.errors import ConfigError, StorageError
 from mspipeline.runs import utc_now
 from mspipeline.slurm.checks.cluster_facts import minutes
-from mspipeline.slurm.image import commit_of, digest_of
 from mspipeline.slurm.on_node.element import Work, run_element
 from mspipeline.slurm.on_node.node import NodeEnvironment
 from mspipeline.slurm.programs import ask

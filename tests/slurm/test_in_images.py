@@ -19,12 +19,12 @@ from mspipeline.campaigns.submission import CellSubmission, read_submission
 from mspipeline.campaigns.sweep import Matrix, Sweep
 from mspipeline.collect.tables import collect
 from mspipeline.config import PrepareJob, TrainingSettings
+from mspipeline.containers.image_facts import look_into
 from mspipeline.errors import ConfigError
 from mspipeline.files import read_json, write_json
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.slurm.checks.host_check import image_findings
 from mspipeline.slurm.checks.probe import probe_site
-from mspipeline.slurm.image import look_into
 from mspipeline.slurm.site_rules import mpi_command
 from mspipeline.tables.schema import EPOCHS
 from tests.campaigns.campaign_program import cell_commands

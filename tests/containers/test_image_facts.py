@@ -1,7 +1,7 @@
 import pytest
 
+from mspipeline.containers.image_facts import ImageFacts, check_image, digest_of, look_into
 from mspipeline.errors import ConfigError
-from mspipeline.slurm.image import ImageFacts, check_image, digest_of, look_into
 
 DIGEST = f"sha256:{'1' * 64}"
 FACTS = ImageFacts("app:1", DIGEST, backend="torch", version="0.2.0", revision="c0ffee")
