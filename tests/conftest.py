@@ -16,6 +16,10 @@ from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 REPOSITORY = Path(__file__).parent.parent
 MEMORY_KILLS = {"test_endings.py", "test_endings_on_cluster.py", "test_no_space.py"}
 
+# Before an engine is loaded, and for every program that a test starts.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait in a spin take another test's core
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of programs start: each would compile the suite anew
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background (`make test &`) a shell makes us ignore Ctrl-C, and our children would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

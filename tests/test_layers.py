@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -113,17 +113,25 @@ def name_of(path: Path) -> str:
 NAMES = {name_of(path) for path in MODULES}
 
 
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    found: list[str] = []
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.extend(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             module = str(node.module)
             for alias in node.names:
                 inner = f"{module}.{alias.name}"
                 is_module = inner in NAMES or f"{inner}.__init__" in NAMES or module == "mspipeline"
-                yield inner if is_module else module
+                found.append(inner if is_module else module)
+    return tuple(found)
 
 
 def _as_rooms(module: str) -> list[str]:
@@ -172,7 +180,7 @@ def test_a_circle_would_be_found() -> None:
 def test_imports_run_downwards(path: Path) -> None:
     module = name_of(path).removesuffix(".__init__")
     if module == "mspipeline":
-        assert not list(imports(path)) or list(imports(path)) == ["__future__"]
+        assert set(imports(path)) <= {"__future__"}
         return
     own = room_of(module)
     assert own is not None, f"{module} is in no room: add it to FLOORS and to CONTRIBUTING.md"
@@ -186,7 +194,7 @@ def test_imports_run_downwards(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_scheduler_is_asked_for_by_name(path: Path) -> None:
     """Which scheduler a site has decides `campaigns/schedulers.py` alone: nothing else compares it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Compare):
             compared = [node.left, *node.comparators]
             names = {each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "") for each in compared}
@@ -206,7 +214,7 @@ def test_frameworks_stay_in_their_adapters(path: Path) -> None:
 def test_every_room_says_what_it_holds() -> None:
     for path in MODULES:
         if path.name == "__init__.py":
-            words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            words = ast.get_docstring(parsed(path)) or ""
             assert len(words) > 40, f"{path}: says too little of the room"
 
 
@@ -214,6 +222,7 @@ TOP = {"benchmarks", "benchmarks.micro", "commands", "commands.display", "jobs",
 DISTRIBUTIONS = {"cc3d": "connected-components-3d", "torch": "pytorch"}  # imported name -> the one that people know
 
 
+@cache
 def rooms() -> dict[str, list[Path]]:
     """Each package below `mspipeline` that states what it may import, and its own modules."""
     found: dict[str, list[Path]] = {}
@@ -242,7 +251,7 @@ def imported(room: str, paths: list[Path]) -> tuple[set[str], set[str]]:
 def test_a_room_imports_what_it_says_that_it_may_and_nothing_else(room: str) -> None:
     paths = rooms()[room]
     (package,) = [path for path in paths if path.name == "__init__.py"]
-    words = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or ""
+    words = ast.get_docstring(parsed(package)) or ""
     sentence = re.search(r"May import: (.+?)\.(?:\s|$)", words, re.DOTALL)
     assert sentence, f"{package}: add a sentence `May import: NumPy; ``errors``.`"
     stated = set(re.findall(r"`([\w.]+)`", sentence[1]))

@@ -98,7 +98,7 @@ class Backend(ABC):
 
     @abstractmethod
     def build(self, graph: Graph, execution: Execution) -> None:
-        """Realise the graph for prediction; weights are the framework's own until `set_weights`."""
+        """Realise the graph for prediction; weights have no meaning until `set_weights`."""
 
     @abstractmethod
     def compile(self, loss: Loss, optimizer: Optimizer) -> None:

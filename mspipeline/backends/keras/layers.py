@@ -23,6 +23,10 @@ from mspipeline.network.ops import tiling
 WEIGHT_NAMES = {"moving_mean": "mean", "moving_variance": "variance"}
 """Keras' names of weights where they are not ours."""
 
+TO_BE_SET = "zeros"
+"""How kernels begin: `Backend.set_weights` gives them their values. On JAX each shape of a random one is a program to
+compile, a second or two."""
+
 Lines = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
@@ -138,6 +142,7 @@ def _conv(keras: Any, name: str, op: ops.Conv, inputs: list[Any]) -> Any:
         padding,
         dilation_rate=op.dilation,
         use_bias=op.bias,
+        kernel_initializer=TO_BE_SET,
         name=name,
     )
     every = (slice(None), *(slice(None, None, each) for each in stride))
@@ -145,12 +150,15 @@ def _conv(keras: Any, name: str, op: ops.Conv, inputs: list[Any]) -> Any:
 
 
 def _conv_transpose(keras: Any, name: str, op: ops.ConvTranspose, inputs: list[Any]) -> Any:
-    layer = getattr(keras.layers, f"Conv{len(op.kernel)}DTranspose")
-    return layer(op.filters, op.kernel, op.stride, "valid", use_bias=op.bias, name=name)(inputs[0])
+    layer = getattr(keras.layers, f"Conv{len(op.kernel)}DTranspose")(
+        op.filters, op.kernel, op.stride, "valid", use_bias=op.bias, kernel_initializer=TO_BE_SET, name=name
+    )
+    return layer(inputs[0])
 
 
 def _dense(keras: Any, name: str, op: ops.Dense, inputs: list[Any]) -> Any:
-    return keras.layers.Dense(op.units, use_bias=op.bias, name=name)(inputs[0])
+    layer = keras.layers.Dense(op.units, use_bias=op.bias, kernel_initializer=TO_BE_SET, name=name)
+    return layer(inputs[0])
 
 
 def _batch_norm(keras: Any, name: str, op: ops.BatchNorm, inputs: list[Any]) -> Any:
