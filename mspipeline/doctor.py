@@ -25,8 +25,14 @@ from mspipeline.models.catalogue import MODELS
 from mspipeline.optimizers import OPTIMIZERS, SCHEDULES
 from mspipeline.recipes.catalogue import RECIPES
 from mspipeline.telemetry.gpu import open_gpus
+from mspipeline.transforms.registry import TRANSFORMS
 
 FREE_DISK_GB = 5.0
+REGISTRIES = (
+    *(MODELS, BACKENDS, FORMATS, JOBS, LAYOUTS, LOSSES, OPTIMIZERS),
+    *(RECIPES, SCHEDULES, SCHEDULERS, SCORES, TRANSFORMS),
+)
+"""Of every kind that packages add to."""
 
 
 def examine(site: str, *, probe: bool = False) -> list[Finding]:
@@ -85,19 +91,7 @@ def _backend(name: str) -> Finding:
 def _packages() -> list[Finding]:
     """What other packages add to the suite, and what of it cannot be used."""
     findings = []
-    for registry in (
-        MODELS,
-        BACKENDS,
-        FORMATS,
-        JOBS,
-        LAYOUTS,
-        LOSSES,
-        OPTIMIZERS,
-        RECIPES,
-        SCHEDULES,
-        SCHEDULERS,
-        SCORES,
-    ):
+    for registry in REGISTRIES:
         findings += [
             Finding(
                 f"{each.what} {each.name}", "broken", f"of package {each.package}: {each.reason}", "repair the package"

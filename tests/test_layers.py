@@ -41,6 +41,7 @@ FLOORS = {
         "mspipeline.preprocess",
         "mspipeline.patches",
         "mspipeline.provenance",
+        "mspipeline.transforms",
     ],
     4: ["mspipeline.backends", "mspipeline.shards", "mspipeline.collect"],
     5: [

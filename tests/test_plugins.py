@@ -66,6 +66,10 @@ plain = optimizer:Plain
 [mspipeline.schedules]
 every_second = schedule:EverySecond
 
+[mspipeline.transforms]
+bias = transform:Bias
+unfinished_transform = transform:Unfinished
+
 [mspipeline.scores]
 volume_ratio = score:VOLUME_RATIO
 another_name = score:VOLUME_RATIO
@@ -177,6 +181,7 @@ def test_doctor_names_what_is_broken(installed: Path, tmp_path: Path) -> None:
     assert "job count_voxels" not in words
     assert "the suite has that name" in words
     assert "format shadow" in words
+    assert "transform unfinished_transform" in words
     assert "the table of cases has another column 'seconds'" in words
 
 
@@ -346,6 +351,26 @@ def test_a_loss_an_optimizer_and_a_schedule_of_another_package_train_as_their_fo
     assert "unknown loss 'brier'" in absent.error
     wrong = command(installed, *words, "--loss", "unnamed", cwd=tmp_path)
     assert "its name is 'brier', expected the name of its entry point, 'unnamed'" in wrong.error
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("backend_needed")
+def test_a_transform_of_another_package_is_trained_with(installed: Path, small_shards: Path, tmp_path: Path) -> None:
+    words = ("train", "one_convolution", small_shards, "--epochs", "1", "--json")
+    losses = []
+    for slope in ("0", "4"):
+        transforms = f'training.recipe.transforms=[{{name="flip", axes=[1]}}, {{name="bias", slope={slope}}}]'
+        trained = command(installed, *words, "--set", "kernel=1", "--set", transforms, cwd=tmp_path)
+        assert trained.code == 0, trained.stderr
+        folder = tmp_path / "runs" / json.loads(trained.stdout)["run_id"]
+        losses.append(read_rows(RunPaths(folder).epochs, EPOCHS).to_pylist()[0]["loss"])
+    assert losses[0] != losses[1]
+    absent = run(*words, "--set", "training.recipe.transforms=[{name='bais'}]", cwd=tmp_path)
+    assert absent.code == ConfigError.exit_code
+    assert "training.recipe.transforms[0]: unknown transform 'bais'; " in absent.error
+    near = command(installed, *words, "--set", "training.recipe.transforms=[{name='bais'}]", cwd=tmp_path)
+    assert "unknown transform 'bais'; did you mean 'bias'" in near.error
+    assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 @pytest.mark.slow

@@ -24,6 +24,8 @@ from mspipeline.commands.app import (
 
 OF_TRAINING = "training."
 """What a `--set` of the training, not of the model, begins with."""
+OF_RECIPE = "training.recipe."
+"""Of the settings that the recipe of the shards has for training."""
 
 
 @app.command(epilog="example: mspipeline train unet2d shards/ --epochs 4 --set base_width=16 -o runs/")
@@ -64,7 +66,8 @@ def train(
 ) -> None:
     """Train a network. Run again to continue a training that was stopped.
 
-    --set gives the model's arguments, --set training.KEY=VALUE a setting of the training: training.momentum=0.9.
+    --set gives the model's arguments, --set training.KEY=VALUE a setting of the training: training.momentum=0.9, of the
+    recipe's: --set training.recipe.KEY=VALUE.
     """
     from mspipeline.commands.display import print_run
     from mspipeline.config import TrainingSettings, TrainJob, parse, parse_assignments, read_config
@@ -84,8 +87,14 @@ def train(
         "patience": patience,
     }
     training = read_config(config, TrainingSettings) if config else TrainingSettings()
-    assigned = [each.removeprefix(OF_TRAINING) for each in settings or [] if each.startswith(OF_TRAINING)]
-    of_model = [each for each in settings or [] if not each.startswith(OF_TRAINING)]
+    given = settings or []
+    of_recipe = [each.removeprefix(OF_RECIPE) for each in given if each.startswith(OF_RECIPE)]
+    assigned = [
+        each.removeprefix(OF_TRAINING)
+        for each in given
+        if each.startswith(OF_TRAINING) and not each.startswith(OF_RECIPE)
+    ]
+    of_model = [each for each in given if not each.startswith(OF_TRAINING)]
     document = {
         "model": model_settings(model, parse_assignments(of_model)),
         "backend": backend,
@@ -100,6 +109,7 @@ def train(
         "run_folder": output.absolute(),
         "training": {
             **training.model_dump(),
+            "recipe": {**training.recipe, **parse_assignments(of_recipe)},
             **parse_assignments(assigned),
             **{key: value for key, value in chosen.items() if value is not None},
         },

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import (
     Field,
+    JsonValue,
     PositiveFloat,
     PositiveInt,
     SerializerFunctionWrapHandler,
@@ -100,7 +101,7 @@ class TrainingSettings(Strict):
     monitor: Literal["auto", "validation_loss", "validation_dice", "train_loss"] = "auto"
     threshold: float = Field(0.5, gt=0, lt=1)
     cascade: CascadeTraining = CascadeTraining()
-    recipe: dict[str, Scalar] = Field(default_factory=dict)
+    recipe: dict[str, JsonValue] = Field(default_factory=dict)
     optimizer_settings: dict[str, Scalar] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")

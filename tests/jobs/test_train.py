@@ -18,6 +18,7 @@ import pytest
 from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 from mspipeline.errors import ConfigError, Interrupted, Preempted, RunFolderError, ShapeError, ShardError, SuiteError
 from mspipeline.jobs.work.train import train
+from mspipeline.models.from_file import model_settings
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows
 from mspipeline.shards.manifest import load_manifest
 from mspipeline.tables.schema import EPOCHS
@@ -25,6 +26,9 @@ from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import EVENTS, Identity
 from mspipeline.telemetry.shard import read_stream
 from mspipeline.training.checkpoint import read_checkpoint
+from mspipeline.transforms.registry import TRANSFORMS
+
+PLUGINS = Path(__file__).parents[1] / "plugins"
 
 pytestmark = pytest.mark.usefixtures("backend_needed")
 
@@ -107,6 +111,26 @@ def test_a_stopped_training_goes_on_exactly(trained_run: TrainJob, train_job: Tr
     stopped, expected = (read_checkpoint(RunPaths(job.run_folder).last) for job in (train_job, trained_run))
     assert all(np.array_equal(stopped.weights[key], expected.weights[key]) for key in expected.weights)
     assert all(np.array_equal(stopped.state[key], expected.state[key]) for key in expected.state)
+
+
+@pytest.mark.parametrize("stop_after", [3, 13])  # in the first epoch, in the second
+def test_a_stopped_training_draws_its_transforms_as_if_it_had_not_been_stopped(
+    train_job: TrainJob, tmp_path: Path, stop_after: int
+) -> None:
+    small = ModelSettings(**model_settings(f"{PLUGINS / 'network.py'}:one_convolution", {}))  # quickly compiled
+    every = [{"name": name, "probability": 0.5} for name in TRANSFORMS.built_in]
+    job = with_(train_job.model_copy(update={"model": small}), recipe={"transforms": every})
+    whole = job.model_copy(update={"run_folder": tmp_path / "whole"})
+    assert run(whole).status == "complete"
+    with pytest.raises(Preempted):
+        run(job, Recorder(stop_after))
+    assert run(job, restart_count=1).status == "complete"
+    assert rows_of(job) == rows_of(whole)
+    stopped, expected = (read_checkpoint(RunPaths(each.run_folder).last) for each in (job, whole))
+    assert all(np.array_equal(stopped.weights[key], expected.weights[key]) for key in expected.weights)
+    plain = with_(job, tmp_path / "plain", recipe={})
+    assert run(plain).run_id != read_record(RunPaths(whole.run_folder)).run_id
+    assert rows_of(plain)[0]["loss"] != rows_of(whole)[0]["loss"]
 
 
 def test_a_complete_training_is_left_as_it_is(trained_run: TrainJob) -> None:

@@ -78,8 +78,8 @@ def test_a_recipe_of_ones_own_prepares_trains_scores_and_predicts(
     assert (record.monitor, record.prediction) == ("validation_dice", {"mirrored": True})
     with pytest.raises(ConfigError, match=r"training\.recipe: unknown key 'miror'; did you mean 'mirror'"):
         Pictures2d(PictureSchema()).check_training(TrainingSettings(recipe={"miror": True}))
-    with pytest.raises(ConfigError, match="recipe slices2d has no settings of its own; remove mirror"):
-        load_recipe("slices2d").check_training(training)
+    with pytest.raises(ConfigError, match="recipe patches3d has no settings of its own; remove mirror"):
+        load_recipe("patches3d").check_training(training)
     assert [row["subset"] for row in rows] == ["validation", "test"]
     assert [row["truth_ml"] for row in rows] == pytest.approx([0.025, 0.025])
     assert [made.case for made in maps] == [f"case-{number}" for number in range(4)]

@@ -19,10 +19,12 @@ import numpy.typing as npt
 from mspipeline.recipes.slices2d.shard import SliceEntry, open_slices
 from mspipeline.shards.epochs import EpochReader
 from mspipeline.shards.reader import UNREADABLE, damaged
+from mspipeline.transforms.chain import Chain
 
 OPEN_FILES = 16
 """Each costs about 0.7 MiB of HDF5's own memory; opening one again about 0.8 ms (HDF5 1.14, 2-core machine)."""
 
+UNCHANGED = Chain()
 IntArray = npt.NDArray[np.int32]
 
 
@@ -45,6 +47,7 @@ class SliceReader(EpochReader[SliceBatch]):
 
     shards: folder of the manifest. entries: of the subset to read; none gives epochs without steps.
     shuffle: False keeps the order of entries and slices. prefetch_batches: read ahead of the consumer, at least 1.
+    transforms: of each slice, by the thread that reads ahead; they draw by seed, epoch, case and slice.
     Raises ShardError where the cases' image shapes differ.
     """
 
@@ -56,12 +59,14 @@ class SliceReader(EpochReader[SliceBatch]):
         batch_size: int,
         seed: int,
         shuffle: bool,
+        transforms: Chain = UNCHANGED,
         prefetch_batches: int = 4,
     ) -> None:
         super().__init__(
             shards, entries, batch_size=batch_size, seed=seed, shuffle=shuffle, prefetch_batches=prefetch_batches
         )
         self._entries = tuple(entries)
+        self._transforms = transforms
         self._starts = np.cumsum([0, *(entry.slices for entry in entries)])
 
     @property
@@ -90,6 +95,15 @@ class SliceReader(EpochReader[SliceBatch]):
                 slices = np.empty(places.size, np.int32)
                 for n, (case, row) in enumerate(zip(cases, rows, strict=True)):
                     slices[n] = opened.read(self._entries[case], int(row), images[n], masks[n])
+                    if self._transforms.links:
+                        images[n], masks[n] = self._transforms(
+                            images[n],
+                            masks[n],
+                            seed=self._seed,
+                            epoch=number,
+                            case=self._entries[case].case,
+                            place=int(slices[n]),
+                        )
                 yield SliceBatch(images, masks[..., None].astype(np.float32), cases, slices)
         finally:
             opened.close()

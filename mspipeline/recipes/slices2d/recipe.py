@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from mspipeline.config import TrainingSettings
 from mspipeline.datasets.case import Case
 from mspipeline.errors import DataError
 from mspipeline.preprocess.brain import require_background
 from mspipeline.recipes.scans import ScanRecipe, read_arguments
 from mspipeline.recipes.slices2d.prepare import apply_files
-from mspipeline.recipes.slices2d.schema import SliceSchema
+from mspipeline.recipes.slices2d.schema import SliceSchema, SliceTraining
 from mspipeline.recipes.slices2d.shard import SliceEntry, read_slice_entry, write_slices
 from mspipeline.shards.manifest import Manifest, entries_as
 from mspipeline.shards.writer import Source, StoredShard
@@ -31,6 +32,7 @@ class Slices2d(ScanRecipe[SliceSchema]):
 
     kind: ClassVar[str] = "slices2d"
     schema: ClassVar[type[SliceSchema]] = SliceSchema
+    training_schema: ClassVar[type[SliceTraining]] = SliceTraining
     example_network: ClassVar[str] = "unet2d"
 
     def write_shard(self, shards: Path, case: Case, sources: Mapping[str, Source], *, threads: int) -> SliceEntry:
@@ -49,6 +51,10 @@ class Slices2d(ScanRecipe[SliceSchema]):
 
     def contents(self, manifest: Manifest) -> str:
         return f"{sum(entry.slices for entry in entries_as(SliceEntry, manifest.cases))} slices"
+
+    def check_training(self, settings: TrainingSettings) -> None:
+        super().check_training(settings)
+        SliceTraining.model_validate(settings.recipe).chain(self.image_shape)
 
     def train(self, run: TrainingRun) -> bool:
         from mspipeline.recipes.slices2d.train import train_on_slices

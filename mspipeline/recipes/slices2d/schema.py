@@ -1,14 +1,16 @@
-"""The numbers of recipe `slices2d`: every one between scans and the slices that a network sees."""
+"""The numbers of recipe `slices2d`: every one between scans and the slices that a network sees, and of training."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import JsonValue, PositiveInt
 
+from mspipeline.config import Strict
 from mspipeline.files import sha256_data
 from mspipeline.preprocess.brain import BrainChoice
 from mspipeline.recipes.scans import ScanSchema
+from mspipeline.transforms.chain import Chain, make_chain
 
 Order = Literal[0, 1]
 
@@ -41,3 +43,17 @@ class SliceSchema(ScanSchema):
         """(H, W, C) of a slice."""
         height, width = (n for axis, n in enumerate(self.size) if axis != self.axis)
         return (height, width, len(self.modalities))
+
+
+class SliceTraining(Strict):
+    """`[training.recipe]` of a training on slices.
+
+    transforms: of the slices that are trained on, one after the other, each a table of its `name` and its settings;
+    see `transforms`.
+    """
+
+    transforms: tuple[dict[str, JsonValue], ...] = ()
+
+    def chain(self, image_shape: tuple[int, ...]) -> Chain:
+        """The transforms, for slices of this shape (H, W, C). Raises ConfigError where they do not fit."""
+        return make_chain(self.transforms, image_shape, where="training.recipe.transforms")

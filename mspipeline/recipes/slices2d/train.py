@@ -5,9 +5,11 @@ from __future__ import annotations
 from mspipeline.datasets.split import Subset
 from mspipeline.errors import RunFolderError
 from mspipeline.recipes.slices2d.batches import SliceReader
+from mspipeline.recipes.slices2d.schema import SliceTraining
 from mspipeline.recipes.slices2d.shard import SliceEntry
 from mspipeline.recipes.training import TrainingRun
 from mspipeline.shards.manifest import entries_as
+from mspipeline.transforms.chain import Chain
 
 
 def train_on_slices(run: TrainingRun, batch_size: int) -> None:
@@ -20,15 +22,17 @@ def train_on_slices(run: TrainingRun, batch_size: int) -> None:
 
 
 def _reader(run: TrainingRun, subset: Subset, batch_size: int) -> SliceReader:
-    """The slices of a subset; those that are trained on are shuffled."""
+    """The slices of a subset; those that are trained on are shuffled and transformed."""
     job, training = run.job, subset == "train"
     entries = entries_as(SliceEntry, run.manifest.subset(subset))
     if training and not entries:
         raise RunFolderError(f"{job.shards}: the split has no training cases; prepare with another split")
+    own = SliceTraining.model_validate(job.training.recipe)
     return SliceReader(
         job.shards,
         entries,
         batch_size=job.training.batch_size or batch_size,
         seed=job.seed,
         shuffle=training,
+        transforms=own.chain(entries[0].image_shape) if training else Chain(),
     )

@@ -105,7 +105,13 @@ def job_of(shards: Path, folder: Path, processes: int, *, epochs: int, backend: 
         run_folder=folder / f"run{processes}",
         threads=1,
         processes=processes,
-        training=TrainingSettings(epochs=epochs, batch_size=6, learning_rate=1e-4, loss="dice"),
+        training=TrainingSettings(
+            epochs=epochs,
+            batch_size=6,
+            learning_rate=1e-4,
+            loss="dice",
+            recipe={"transforms": [{"name": "flip"}, {"name": "rotate90"}, {"name": "gaussian_noise"}]},
+        ),
     )
 
 

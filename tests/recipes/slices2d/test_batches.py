@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -24,6 +25,7 @@ from mspipeline.recipes.slices2d.batches import OPEN_FILES, SliceBatch, SliceRea
 from mspipeline.recipes.slices2d.prepare import apply
 from mspipeline.recipes.slices2d.schema import SliceSchema
 from mspipeline.recipes.slices2d.shard import SliceEntry, read_slices, write_slices
+from mspipeline.transforms.chain import make_chain
 from mspipeline.volume import ScanGrid, Volume
 
 SHAPE = (6, 5, 8)
@@ -183,6 +185,51 @@ def test_a_resumed_epoch_is_the_tail_of_the_whole(shards: Prepared, first_step: 
     whole, tail = list(reader.epoch(1)), list(reader.epoch(1, first_step=first_step))
     assert len(tail) == 9 - first_step
     assert digest(iter(tail)) == digest(iter(whole[first_step:]))
+
+
+TRANSFORMS: list[dict[str, Any]] = [{"name": "flip"}, {"name": "gaussian_noise", "probability": 0.5}, {"name": "gamma"}]
+
+
+def transforming(prepared: Prepared, *, shuffle: bool = True, batch_size: int = 4) -> SliceReader:
+    chain = make_chain(TRANSFORMS, prepared.entries[0].image_shape, where="transforms")
+    return SliceReader(
+        prepared.folder, prepared.entries, batch_size=batch_size, seed=3, shuffle=shuffle, transforms=chain
+    )
+
+
+def test_transforms_draw_by_case_and_slice_whatever_the_order_and_the_batches(shards: Prepared) -> None:
+    found = []
+    for reader in (transforming(shards), transforming(shards, shuffle=False, batch_size=7)):
+        with reader:
+            found.append(
+                {
+                    place: (batch.images[n].tobytes(), batch.masks[n].tobytes())
+                    for batch in reader.epoch(2)
+                    for n, place in enumerate(places([batch]))
+                }
+            )
+    assert found[0] == found[1]
+    with transforming(shards) as reader, reader_of(shards) as plain:
+        assert digest(reader.epoch(2, first_step=5)) == digest(iter([*transforming(shards).epoch(2)][5:]))
+        other, unchanged = list(reader.epoch(3)), list(plain.epoch(3))
+    assert places(other) == places(unchanged)  # the order is that of before
+    images, as_read = (np.concatenate([batch.images for batch in batches]) for batches in (other, unchanged))
+    same = [np.array_equal(one, two) for one, two in zip(images, as_read, strict=True)]
+    assert 0 < sum(same) < len(same) / 2  # a quarter is not flipped, half of that gets noise, and so on
+    again = {place: batch.images[n].tobytes() for batch in other for n, place in enumerate(places([batch]))}
+    assert sum(again[place] == image for place, (image, _) in found[0].items()) < len(again) / 2
+
+
+def test_flipped_slices_keep_image_and_mask_together(shards: Prepared) -> None:
+    chain = make_chain([{"name": "flip"}], shards.entries[0].image_shape, where="transforms")
+    reader = SliceReader(shards.folder, shards.entries, batch_size=4, seed=3, shuffle=True, transforms=chain)
+    with reader, reader_of(shards) as plain:
+        for changed, batch in zip(reader.epoch(1), plain.epoch(1), strict=True):
+            assert np.array_equal(batch.cases, changed.cases)
+            for n in range(len(batch.cases)):
+                truth = dict(zip(batch.images[n, ..., 0].ravel(), batch.masks[n].ravel(), strict=True))  # all differ
+                moved = dict(zip(changed.images[n, ..., 0].ravel(), changed.masks[n].ravel(), strict=True))
+                assert truth == moved
 
 
 @pytest.mark.parametrize("first_step", [-1, 10])
