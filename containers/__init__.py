@@ -5,6 +5,8 @@ locks.py        the exact packages of each, with hashes: `requirements/images/`
 bases.py        the images that ours begin with, from `images.toml`
 definitions.py  a recipe as a Dockerfile and as an Apptainer definition; `generated/` has them all
 smoke.py        what is tried inside an image, against `reference.npz`
+builders.py     which programs build images here, and by which command line; build.py runs them
+container.py    the command line that runs a command inside an image
 image_facts.py  an image's digest, backend and version, as its runtime tells them
 
 May import: Jinja2, NumPy, pydantic; `backends`, `campaigns.finding`, `config`, `errors`, `files`, `network`,

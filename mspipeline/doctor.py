@@ -15,6 +15,7 @@ from mspipeline.backends.registry import BACKENDS, availability
 from mspipeline.campaigns.finding import Finding
 from mspipeline.campaigns.schedulers import SCHEDULERS, scheduler_named
 from mspipeline.campaigns.site_file import load_site
+from mspipeline.containers.builders import BUILDERS, builders_here
 from mspipeline.datasets.layouts import LAYOUTS
 from mspipeline.errors import SuiteError
 from mspipeline.images.registry import FORMATS
@@ -41,7 +42,7 @@ def examine(site: str, *, probe: bool = False) -> list[Finding]:
     probe: start a short job on each of the site's partitions too; else nothing is changed.
     """
     backends = [_backend(name) for name in BACKENDS.working()]
-    here = [_python(), _machine(), _disk(), *backends, _gpu(), *_packages()]
+    here = [_python(), _machine(), _disk(), *backends, _gpu(), _image_builder(), *_packages()]
     return [*here, *examine_site(site, probe=probe)]
 
 
@@ -107,6 +108,16 @@ def _gpu() -> Finding:
         return Finding("GPU", "missing", "no NVIDIA driver answers", "jobs run on the CPU; GPU columns stay empty")
     names = gpus.names or [f"{len(gpus)} without a readable name"]
     return Finding("GPU", "ok", ", ".join(names))
+
+
+def _image_builder() -> Finding:
+    """The programs that `mspipeline image build` could use."""
+    here = builders_here()
+    working = [name for name, problem in here.items() if not problem]
+    if working:
+        return Finding("image builder", "ok", ", ".join(working))
+    said = "; ".join(f"{name}: {problem}" for name, problem in here.items()) or f"none of {', '.join(BUILDERS)} is here"
+    return Finding("image builder", "missing", said, "install one to build images, or pull them")
 
 
 def examine_site(name: str, *, probe: bool = False) -> list[Finding]:

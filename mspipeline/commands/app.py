@@ -27,7 +27,7 @@ def _own_ends() -> Iterator[None]:
         raise typer.Exit from None
 
 
-class _Commands(TyperGroup):
+class Commands(TyperGroup):
     """The commands, ending as `_own_ends` says."""
 
     def make_context(self, *arguments: Any, **keywords: Any) -> Any:
@@ -41,7 +41,7 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     name="mspipeline",
-    cls=_Commands,
+    cls=Commands,
     help="Benchmarks of medical-image segmentation: prepare scans, train on several backends, compare what it costs.",
     epilog="example: mspipeline phantom data && mspipeline prepare data && mspipeline train unet2d shards --epochs 4",
     no_args_is_help=True,

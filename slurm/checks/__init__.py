@@ -7,6 +7,6 @@ host_check.py     modules, container runtime, images and folders on this machine
 probe.py          a job of ten seconds on each partition; probe_job.py is what it runs
 probe_mpi.py      a job of two ranks, in each image
 
-May import: `campaigns.finding`, `campaigns.site`, `config`, `errors`, `containers.image_facts`, `slurm.modules`,
+May import: `campaigns.finding`, `campaigns.site`, `config`, `errors`, `containers`, `slurm.modules`,
 `slurm.on_node`, `slurm.programs`, `slurm.sbatch_options`, `slurm.site_rules`, `slurm.srun`, `telemetry.gpu`.
 """

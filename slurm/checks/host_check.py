@@ -14,6 +14,7 @@ from pathlib import Path
 from mspipeline import __version__
 from mspipeline.campaigns.finding import Finding
 from mspipeline.campaigns.site import Site
+from mspipeline.containers.container import expand, parse_bind
 from mspipeline.containers.image_facts import (
     BACKEND,
     VERSION,
@@ -24,7 +25,6 @@ from mspipeline.containers.image_facts import (
     look_into,
 )
 from mspipeline.errors import ConfigError
-from mspipeline.slurm.on_node.container import expand, parse_bind
 from mspipeline.slurm.site_rules import setup_lines
 
 ON_NODES = "`mspipeline doctor --site FILE --probe` looks on the nodes"

@@ -19,8 +19,8 @@ from mspipeline import __version__
 from mspipeline.campaigns.finding import Finding
 from mspipeline.campaigns.site import Site
 from mspipeline.config import Strict, parse
+from mspipeline.containers.container import argv, expand, parse_bind
 from mspipeline.errors import ConfigError
-from mspipeline.slurm.on_node.container import argv, expand, parse_bind
 from mspipeline.slurm.on_node.node import NodeEnvironment, container_of
 from mspipeline.telemetry.gpu import open_gpus
 

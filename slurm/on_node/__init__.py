@@ -2,10 +2,9 @@
 
 element.py    what one job of an array runs: one cell, or several side by side
 node.py       a job of SLURM: its commands in an image, back into the queue when its time ends
-container.py  the command line that runs a command inside an image
 podman.py     a `podman run` that hears the signals SLURM sends
 
 Nothing here knows campaigns: only command lines and folders enter a job.
 
-May import: submitit; `campaigns`, `config`, `errors`, `containers.image_facts`, `slurm.programs`, `slurm.srun`.
+May import: submitit; `campaigns`, `config`, `errors`, `containers`, `slurm.programs`, `slurm.srun`.
 """

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from mspipeline.campaigns.run_commands import run_commands
 from mspipeline.config import Strict
+from mspipeline.containers.container import Bind, Container, argv, expand, parse_bind, passed
 from mspipeline.containers.image_facts import commit_of, digest_of, look_into
 from mspipeline.errors import ConfigError, Preempted
-from mspipeline.slurm.on_node.container import Bind, Container, argv, expand, parse_bind, passed
 from mspipeline.slurm.programs import Answer, ask
 from mspipeline.slurm.srun import OF_ENVIRONMENT
 

@@ -6,9 +6,9 @@ from mspipeline.campaigns.before_and_after import prepare_submission
 from mspipeline.campaigns.schedulers import scheduler_named
 from mspipeline.campaigns.site import Partition, Site
 from mspipeline.config import PrepareJob
+from mspipeline.containers.container import Bind
 from mspipeline.errors import ConfigError
 from mspipeline.parallel.launchers import plugin_of
-from mspipeline.slurm.on_node.container import Bind
 from mspipeline.slurm.on_node.node import NodeEnvironment, command_lines, container_of
 from mspipeline.slurm.on_node.podman import with_pmi
 from mspipeline.slurm.site_rules import mpi_command

@@ -5,6 +5,7 @@ May import all that lies below the command line.
 
 from mspipeline.commands.display.campaigns import LiveStates, print_states
 from mspipeline.commands.display.data import print_derivative, print_manifest
+from mspipeline.commands.display.images import print_images
 from mspipeline.commands.display.machine import print_findings
 from mspipeline.commands.display.networks import print_certification, print_models, print_nodes
 from mspipeline.commands.display.results import print_comparison, print_tables
@@ -18,6 +19,7 @@ __all__ = [
     "print_comparison",
     "print_derivative",
     "print_findings",
+    "print_images",
     "print_json",
     "print_manifest",
     "print_models",

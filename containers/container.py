@@ -48,8 +48,9 @@ class Container:
 
     runtime: `none` (outside of any image), `apptainer`, `singularity`, `podman` or `docker`. image: a file or a
     reference. folder: where the command starts, as seen inside. gpu: whether it is given the job's GPUs. environment:
-    all the variables that it sees, besides those of the image. user, group: numbers, who owns what it writes. cores,
-    memory_mib: what the job may use, none given means all; only Docker needs them.
+    all the variables that it sees, besides those of the image. user, group: numbers, who owns what it writes; without
+    a user it is whoever the image names. cores, memory_mib: what the job may use, none given means all; only Docker
+    needs them.
     """
 
     runtime: str
@@ -58,7 +59,7 @@ class Container:
     folder: str = "/"
     gpu: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
-    user: int = 0
+    user: int | None = 0
     group: int = 0
     cores: tuple[int, ...] = ()
     memory_mib: int | None = None
@@ -150,8 +151,7 @@ def _docker(container: Container) -> list[str]:
     limits += ["--memory", f"{container.memory_mib}m"] if container.memory_mib else []
     chosen = container.environment.get("CUDA_VISIBLE_DEVICES")
     devices = ["--gpus", "all" if chosen is None else f'"device={chosen}"'] if container.gpu and chosen != "" else []
-    user = ["--user", f"{container.user}:{container.group}"]
-    return [*_oci(container), *user, *limits, *devices, *_oci_end(container)]
+    return [*_oci(container), *_user(container), *limits, *devices, *_oci_end(container)]
 
 
 def _podman(container: Container) -> list[str]:
@@ -160,7 +160,11 @@ def _podman(container: Container) -> list[str]:
     names = ["all"] if chosen is None else [name for name in chosen.split(",") if name]
     devices = _pairs("--device", [f"nvidia.com/gpu={name}" for name in names]) if container.gpu else []
     keep = ["--userns", "keep-id"] if container.user else []
-    return [*_oci(container), *keep, "--user", f"{container.user}:{container.group}", *devices, *_oci_end(container)]
+    return [*_oci(container), *keep, *_user(container), *devices, *_oci_end(container)]
+
+
+def _user(container: Container) -> list[str]:
+    return [] if container.user is None else ["--user", f"{container.user}:{container.group}"]
 
 
 def _oci(container: Container) -> list[str]:

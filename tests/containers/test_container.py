@@ -3,10 +3,10 @@ import shlex
 
 import pytest
 
-import mspipeline.slurm.on_node.container
+import mspipeline.containers.container
 import mspipeline.slurm.on_node.podman
+from mspipeline.containers.container import Bind, Container, argv, expand, parse_bind, passed
 from mspipeline.errors import ConfigError, UsageError
-from mspipeline.slurm.on_node.container import Bind, Container, argv, expand, parse_bind, passed
 
 BINDS = (Bind("/campaign", "/campaign"), Bind("/data/scans", "/scans", read_only=True))
 COMMAND = ["python", "-P", "-m", "mspipeline.jobs", "supervise", "train", "/campaign/cells/a b/train.json"]
@@ -16,6 +16,12 @@ def text(runtime, **values):
     """A container's command line as one line of shell."""
     defaults = {"image": "app:1", "binds": BINDS, "folder": "/campaign", "user": 1234, "group": 100}
     return shlex.join(argv(Container(runtime, **{**defaults, **values}), COMMAND))
+
+
+def test_without_a_user_it_is_whoever_the_image_names():
+    for runtime in ("docker", "podman"):
+        assert "--user" not in text(runtime, user=None)
+        assert "keep-id" not in text(runtime, user=None)
 
 
 END = "python -P -m mspipeline.jobs supervise train '/campaign/cells/a b/train.json'"
@@ -142,5 +148,5 @@ def test_an_unknown_runtime_is_answered_with_the_known_ones():
 
 
 def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(mspipeline.slurm.on_node.container).failed == 0
+    assert doctest.testmod(mspipeline.containers.container).failed == 0
     assert doctest.testmod(mspipeline.slurm.on_node.podman).failed == 0
