@@ -73,7 +73,7 @@ def test_a_builder_without_its_daemon_says_so(program, monkeypatch, tmp_path):
 
 def build_with(script, program, tmp_path):
     program("podman", script)
-    said = []
+    said: list[str] = []
     run_build("podman", Build(HOST, "host:1", "base"), tmp_path, said.append)
     return said
 
