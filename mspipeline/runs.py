@@ -6,7 +6,7 @@ RUN/
   jobs/<job>.json                     what was asked for last: the TrainJob, EvaluateJob or PredictJob
   checkpoints/{best,last}.h5          of a cascade: checkpoints/stage<N>/{best,last,candidates}.h5
   epochs.csv  epochs.arrow            metric rows, for people and for the collector
-  cases.csv   cases.arrow             rows per case and checkpoint that were scored
+  cases.csv   cases.arrow             rows per case, label and checkpoint that were scored
   lesions.csv lesions.arrow           rows per lesion of those cases
   telemetry/<job>-<attempt>/          samples.arrows, events.arrows, exit.json, job.json
   <job>.lock                          while a train or an evaluate works here
@@ -27,6 +27,7 @@ from pydantic import Field
 from mspipeline.config import Strict, TrainJob, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError, StorageError
 from mspipeline.files import read_json, sha256_data, whole_file, write_json
+from mspipeline.labels import LabelSet, read_stored
 from mspipeline.tables.schema import added_scores, completed, missing_columns
 
 SCHEMA_VERSION = 1
@@ -189,6 +190,7 @@ class RunRecord(Strict):
     optimizer, learning_rate, batch_size: of the training, the rate before warm-up and schedule; None where not known.
     brain_sources: how many of the cases of its shards have their brain from "mask" files, how many from the "nonzero"
     voxels; empty where that is not known.
+    labels: what its predictions are made of, see `labels.LabelSet`; None of lesions.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -213,6 +215,7 @@ class RunRecord(Strict):
     monitor: str
     threshold: float
     cascade: CascadeSettings | None = None
+    labels: dict[str, Any] | None = None
     prediction: dict[str, Any] = Field(default_factory=dict)
     trainable_parameters: int
     non_trainable_parameters: int
@@ -235,6 +238,11 @@ class RunRecord(Strict):
     learning_rate: float | None = None
     batch_size: int | None = None
 
+    @property
+    def label_set(self) -> LabelSet:
+        """What its predictions are made of."""
+        return read_stored(self.labels, where=f"run {self.run_id}: labels")
+
 
 def write_record(paths: RunPaths, record: RunRecord) -> None:
     """Write `run.json`, whole or not at all."""
@@ -245,7 +253,9 @@ def read_record(paths: RunPaths) -> RunRecord:
     """`run.json` of a run folder. Raises RunFolderError where there is none or it does not fit."""
     try:
         document = read_json(paths.record, what="run record", remedy="name a folder that `mspipeline train` made")
-        return parse(document, RunRecord, where=str(paths.record))
+        record = parse(document, RunRecord, where=str(paths.record))
+        read_stored(record.labels, where=f"{paths.record}: labels")
+        return record
     except (DataError, ConfigError) as error:
         raise RunFolderError(str(error)) from error
 

@@ -17,6 +17,7 @@ from nibabel import orientations
 from mspipeline.errors import ShapeError, VolumeError
 from mspipeline.grid import ScanGrid
 from mspipeline.images.registry import read_grid, read_image, write_image
+from mspipeline.labels import LabelSet
 
 __all__ = [
     "BoolArray",
@@ -24,6 +25,7 @@ __all__ = [
     "ScanGrid",
     "Volume",
     "load_grid",
+    "load_labels",
     "load_mask",
     "load_volume",
     "save_volume",
@@ -88,6 +90,19 @@ def load_mask(
             + (remedy or "set `mask_threshold` in the recipe if voxels above a value are meant")
         )
     return Volume(mask, volume.grid)
+
+
+def load_labels(path: Path, labels: LabelSet, *, like: ScanGrid | None = None) -> Volume:
+    """Read a label map as uint8 in canonical orientation.
+
+    like: as of `load_volume`. Numbers within MASK_TOLERANCE of a label's are that label's. Raises VolumeError as
+    `load_volume`, and where the map holds a number that no label has.
+    """
+    volume = load_volume(path, like=like)
+    whole = np.rint(volume.data)
+    if strange := labels.strange(np.where(np.abs(volume.data - whole) <= MASK_TOLERANCE, whole, volume.data)):
+        raise VolumeError(f"{path}: {strange}; correct the mask, or name the label in the layout's label set")
+    return Volume(whole.astype(np.uint8), volume.grid)
 
 
 def to_scan_grid(data: npt.NDArray[Any], grid: ScanGrid) -> npt.NDArray[Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mspipeline.channels import ONE_PROBABILITY, Channels, channels_of, label_map
 from mspipeline.errors import ConfigError, ShapeError, ShardError
-from mspipeline.labels import LESION, LESIONS, ONE_PROBABILITY, Channels, LabelSet, channels_of
+from mspipeline.labels import LESION, LESIONS, LabelSet, read_stored, stored
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.ops import Conv, Input, Op, Sigmoid, Softmax
@@ -99,3 +100,105 @@ def test_a_number_that_is_no_label_is_named_with_its_count() -> None:
 def test_a_label_set_begins_with_the_background_and_names_each_label_once(names: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match="expected background first, then at least one label, each named once"):
         LabelSet(names)
+
+
+HIPPOCAMPUS = LabelSet(
+    ("background", "anterior", "posterior"), frozenset({"posterior"}), {"whole": ("anterior", "posterior")}
+)
+
+
+def test_a_label_set_is_read_back_from_its_plain_data() -> None:
+    document = HIPPOCAMPUS.to_json()
+    assert document == {
+        "labels": {
+            "background": {"value": 0},
+            "anterior": {"value": 1},
+            "posterior": {"value": 2, "count_components": True},
+        },
+        "regions": {"whole": ["anterior", "posterior"]},
+    }
+    assert LabelSet.from_json(document, where="here") == HIPPOCAMPUS
+    assert stored(LESIONS) is None
+    assert read_stored(None, where="here") == LESIONS
+    assert read_stored(stored(HIPPOCAMPUS), where="here") == HIPPOCAMPUS
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ([], "here: expected a table of names; received: []"),
+        ({"labels": {"background": {"value": 0}}, "region": {}}, "here: unknown key 'region'; did you mean 'regions'"),
+        (
+            {"labels": {"lesion": {"value": 0}, "other": {"value": 1}}},
+            "here: labels lesion, other: expected back",
+        ),
+        (
+            {"labels": {"background": {"value": 0}, "a": {"value": 2}}},
+            "here: labels have the values 0, 2; expected",
+        ),
+        ({"labels": {"background": {"value": 0}, "a": {"value": True}}}, "here: label 'a': expected a value, a whole"),
+        ({"labels": {"background": {"value": 0}, "a": {"value": 0}}}, "here: label 'a': expected a value, a whole"),
+        (
+            {"labels": {"background": {"value": 0}, "a": {"value": 1, "count": True}}},
+            "here: label 'a': unknown key 'count'; valid: count_components",
+        ),
+        (
+            {"labels": {"background": {"value": 0}, "a": {"value": 1}}, "regions": {"all": ["b"]}},
+            "here: all: no label 'b'; valid: a",
+        ),
+        (
+            {"labels": {"background": {"value": 0}, "a": {"value": 1}}, "regions": {"all": "a"}},
+            "here: region 'all': expected a list of labels; received: 'a'",
+        ),
+        (
+            {"labels": {"background": {"value": 0}, "a": {"value": 1}}, "regions": {"a": ["a"]}},
+            "here: region 'a': expected a name that no label has",
+        ),
+    ],
+)
+def test_a_document_that_is_no_label_set_is_answered_with_what_was_expected(document: object, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        LabelSet.from_json(document, where="here")
+    assert str(error.value).startswith(words)
+
+
+def test_each_label_and_each_region_is_scored() -> None:
+    anterior, posterior, whole = HIPPOCAMPUS.scored
+    assert (anterior.name, anterior.numbers, anterior.count_components) == ("anterior", (1,), False)
+    assert (posterior.numbers, posterior.count_components, posterior.united) == ((2,), True, ())
+    assert (whole.name, whole.numbers, whole.count_components) == ("whole", (1, 2), False)
+    assert whole.united == ("anterior", "posterior")
+    mask = np.array([0, 1, 2, 1], np.uint8)
+    assert [region.of(mask).tolist() for region in HIPPOCAMPUS.scored] == [
+        [False, True, False, True],
+        [False, False, True, False],
+        [False, True, True, True],
+    ]
+    assert HIPPOCAMPUS.voxels(mask) == {"anterior": 2, "posterior": 1}
+    assert [region.count_components for region in LESIONS.scored] == [True]
+
+
+def test_one_probability_decides_at_the_threshold() -> None:
+    lesion = np.array([0.2, np.float32(0.8), 0.9], np.float32)  # float32(0.8) > 0.8
+    assert label_map(LESIONS, {"lesion": lesion}, threshold=0.8).tolist() == [0, 1, 1]
+    assert label_map(LESIONS, {"lesion": lesion}, threshold=0.8).dtype == np.uint8
+    assert Channels(LESIONS, LESIONS.names).decisive == ("lesion",)
+
+
+def test_of_a_softmax_the_largest_probability_decides_and_of_equal_ones_the_first() -> None:
+    output = np.array([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.4, 0.4, 0.2], [0.2, 0.4, 0.4], [0, 0, 0]], np.float32)
+    channels = Channels(TISSUES, TISSUES.names)
+    assert channels.decisive == TISSUES.names
+    assert label_map(TISSUES, channels.probabilities(output), threshold=0.9).tolist() == [0, 2, 0, 1, 0]
+
+
+def test_of_sigmoids_the_largest_one_that_reaches_the_threshold_decides() -> None:
+    output = np.array([[0.4, 0.3], [0.6, 0.3], [0.6, 0.7], [0.5, 0.5]], np.float32)
+    channels = Channels(TISSUES, TISSUES.foreground)
+    assert label_map(TISSUES, channels.probabilities(output), threshold=0.5).tolist() == [0, 1, 2, 1]
+
+
+def test_a_network_of_too_few_classes_is_answered_with_the_argument_to_set() -> None:
+    with pytest.raises(ShapeError, match=r"for the labels background, .* set classes=3 \(`--set classes=3`\)"):
+        channels_of(build("unet2d", (32, 32, 1), {}), (32, 32), TISSUES)
+    assert channels_of(build("unet2d", (32, 32, 1), {"classes": 3}), (32, 32), TISSUES).names == TISSUES.names

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: ["mspipeline.arrays", "mspipeline.errors", "mspipeline.plugins", "mspipeline.startup"],
     1: [
+        "mspipeline.labels",
         "mspipeline.losses",
         "mspipeline.metrics",
         "mspipeline.optimizers",
@@ -34,7 +35,7 @@ FLOORS = {
         "mspipeline.runs",
     ],
     3: [
-        "mspipeline.labels",
+        "mspipeline.channels",
         "mspipeline.models",
         "mspipeline.datasets",
         "mspipeline.interchange",
@@ -75,6 +76,7 @@ SIDEWAYS = {
     ("mspipeline.runs", "mspipeline.files"),
     ("mspipeline.runs", "mspipeline.config"),
     ("mspipeline.network", "mspipeline.files"),
+    ("mspipeline.tables", "mspipeline.labels"),
     ("mspipeline.tables", "mspipeline.metrics"),
     ("mspipeline.tables", "mspipeline.telemetry"),
     ("mspipeline.interchange.runs", "mspipeline.training"),

@@ -22,10 +22,10 @@ import numpy as np
 from mspipeline.backends.base import Execution
 from mspipeline.backends.registry import create
 from mspipeline.benchmarks.micro.result import Result, main
+from mspipeline.channels import channels_of
 from mspipeline.datasets.layouts import find_cases
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.dense.tiles import deal, fitting_program
-from mspipeline.labels import channels_of
 from mspipeline.models.catalogue import build
 from mspipeline.network.weights import initial_weights
 from mspipeline.patches.candidates import candidates

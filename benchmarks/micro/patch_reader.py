@@ -21,10 +21,10 @@ import numpy as np
 from mspipeline.backends.base import Execution
 from mspipeline.backends.keras.tensorflow import TensorFlowBackend
 from mspipeline.benchmarks.micro.result import Result, main
+from mspipeline.channels import channels_of
 from mspipeline.config import PrepareJob, SplitSettings
 from mspipeline.datasets.phantom import make_phantom
 from mspipeline.jobs.work.prepare import prepare
-from mspipeline.labels import channels_of
 from mspipeline.losses import make_loss
 from mspipeline.models.catalogue import build
 from mspipeline.network.weights import initial_weights

@@ -37,7 +37,7 @@ def measure() -> list[Result]:
         make_phantom(dataset, cases=1, shape=SHAPE, spacing_mm=(1.0, 1.0, 1.0))
         recipe = SliceSchema()
         case = find_cases(dataset, recipe.modalities, masks="required").cases[0]
-        prepared = apply_files(recipe, case.scans, case.brain_mask, lesions=case.lesion_mask)
+        prepared = apply_files(recipe, case.scans, case.brain_mask, mask=case.lesion_mask)
         job = PrepareJob(dataset=dataset, output=output)
         ours, bare = [], []
         for _ in range(REPEATS):
@@ -64,9 +64,9 @@ def _resampling_calls(prepared: PreparedCase) -> None:
     recipe = prepared.recipe
     size = (recipe.size[recipe.axis], *recipe.image_shape[:2])
     scan = to_slices(prepared.scans["FLAIR"], recipe.axis)
-    if prepared.lesions is None:
+    if prepared.truth is None:
         raise RuntimeError("the phantom has no lesion mask")
-    lesions = to_slices(prepared.lesions, recipe.axis).view("u1")
+    lesions = to_slices(prepared.truth, recipe.axis)
     for first in range(0, size[0], BLOCK_SLICES):
         rows = (first, min(first + BLOCK_SLICES, size[0]))
         resample(scan, size, order=recipe.image_order, rows=rows)

@@ -49,7 +49,7 @@ def write_shards(shards: Path, cases: int) -> None:
     for number in range(cases):
         random = np.random.default_rng(number)
         flair = random.random(grid.shape, dtype=np.float32) + 1
-        prepared = apply(recipe, {"FLAIR": Volume(flair, grid)}, lesions=Volume(flair > 1.99, grid))
+        prepared = apply(recipe, {"FLAIR": Volume(flair, grid)}, mask=Volume(flair > 1.99, grid))
         entries.append(write_slices(shards, f"sub-{number:02d}", prepared, {}))
     split = make_split({entry.case: entry.case for entry in entries}, SplitSettings(validation=0, test=0))
     write_manifest(

@@ -33,7 +33,7 @@ def evaluate(
 ) -> list[Row]:
     """Rows of the table `cases` for the subsets asked for, and, written only, those of `lesions`.
 
-    They replace earlier rows of the same cases by the same checkpoint in the run; all others are kept.
+    They replace earlier rows of the same cases and labels by the same checkpoint in the run; all others are kept.
 
     report: called with (case, done, total) after each.
     Raises RunFolderError where the run was trained on other shards, ShardError where a shard is not as the manifest
@@ -57,13 +57,13 @@ def evaluate(
     rows: list[Row] = []
     lesions: list[Row] = []
     with events.phase("evaluate"):
-        for subset, entry in entries:
+        for done, (subset, entry) in enumerate(entries, start=1):
             truth = manifest.resampled.get(entry.case, {}).get("lesions", AS_DRAWN)
-            row, of_case = _score(job, trained, subset, entry, truth)
-            rows.append(row)
-            lesions += of_case
+            of_case, lesions_of_case = _score(job, trained, subset, entry, truth)
+            rows += of_case
+            lesions += lesions_of_case
             if report is not None:
-                report(entry.case, len(rows), len(entries))
+                report(entry.case, done, len(entries))
             if error := stop():
                 raise error
     replaced = {_place(row) for row in rows}
@@ -74,9 +74,9 @@ def evaluate(
     return rows
 
 
-def _place(row: Mapping[str, Any]) -> tuple[str, str]:
+def _place(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """What a row is of: rows of one place replace each other."""
-    return str(row["case"]), str(row["checkpoint"])
+    return str(row["case"]), str(row["label"]), str(row["checkpoint"])
 
 
 def check_same_data(run: Path, record: RunRecord, shards: Path, manifest: Manifest) -> None:
@@ -108,27 +108,40 @@ def _entries(job: EvaluateJob, manifest: Manifest) -> list[tuple[Subset, ShardEn
     return [(subset, known[case]) for subset in subsets for case in manifest.split.cases(subset)]
 
 
-def _score(job: EvaluateJob, trained: Trained, subset: str, entry: ShardEntry, source: str) -> tuple[Row, list[Row]]:
-    """The case's row, and a row for each of its lesions. source: of the truth, see `AS_DRAWN`."""
+def _score(
+    job: EvaluateJob, trained: Trained, subset: str, entry: ShardEntry, source: str
+) -> tuple[list[Row], list[Row]]:
+    """The case's row of each label and region, and a row for each of its lesions. source: of the truth, see `AS_DRAWN`.
+
+    seconds: the whole case's, in each of its rows.
+    """
     began = time.perf_counter()
     truth, found = trained.shard(job.shards, entry)
-    masks = CaseMasks(
-        truth,
-        found.mask,
-        spacing_mm=found.grid.spacing_mm,
-        affine_ras=found.grid.affine_ras,
-        probability=found.probability,
-    )
-    scores, lesions = score_case(masks)
-    names = {"run_id": trained.record.run_id, "case": entry.case, "subset": subset, "checkpoint": job.checkpoint}
-    row = {
-        **names,
-        "time_utc": datetime.now(UTC),
-        "grid": "scan",
-        "truth": source,
-        "device": trained.device,
-        "threshold": trained.record.threshold,
-        **scores,
-        "seconds": time.perf_counter() - began,
-    }
-    return row, [{**names, **asdict(lesion)} for lesion in lesions]
+    rows: list[Row] = []
+    lesions: list[Row] = []
+    for region in trained.labels.scored:
+        masks = CaseMasks(
+            region.of(truth),
+            region.of(found.labels),
+            spacing_mm=found.grid.spacing_mm,
+            affine_ras=found.grid.affine_ras,
+            probability=found.probabilities.get(region.name),
+        )
+        scores, components = score_case(masks, count_components=region.count_components)
+        names = {"run_id": trained.record.run_id, "case": entry.case, "label": region.name}
+        names |= {"subset": subset, "checkpoint": job.checkpoint}
+        rows.append(
+            {
+                **names,
+                "united": " + ".join(region.united) or None,
+                "time_utc": datetime.now(UTC),
+                "grid": "scan",
+                "truth": source,
+                "device": trained.device,
+                "threshold": trained.record.threshold,
+                **scores,
+            }
+        )
+        lesions += [{**names, **asdict(component)} for component in components]
+    seconds = time.perf_counter() - began
+    return [{**row, "seconds": seconds} for row in rows], lesions

@@ -1,4 +1,4 @@
-"""Lesion maps for a folder of scans, written as a BIDS derivative on each scan's own grid."""
+"""Maps of lesions or other labels for a folder of scans, a BIDS derivative on each scan's own grid."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mspipeline.config import PredictJob
 from mspipeline.datasets.bids import PREDICTED
 from mspipeline.datasets.case import Case
 from mspipeline.errors import DatasetError, shown
-from mspipeline.files import write_json
+from mspipeline.files import write_bytes, write_json
 from mspipeline.jobs.work.resources import threads_for
+from mspipeline.labels import LESION, LESIONS, LabelSet
 from mspipeline.preprocess.brain import MASKS, WORDS, BrainOrigin, BrainSource, doubts_of
-from mspipeline.recipes.postprocess import LesionMap
-from mspipeline.recipes.prediction import PredictionSettings, Trained
+from mspipeline.recipes.prediction import PredictionSettings, Segmentation, Trained
 from mspipeline.recipes.trained import recipe_of_run
 from mspipeline.runs import RunPaths, RunRecord
 from mspipeline.telemetry.events import EventWriter
@@ -39,12 +39,15 @@ REMEDIES: tuple[tuple[BrainSource, str], ...] = (
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was written for one case. lesion_ml: volume of the predicted lesions in millilitres."""
+    """What was written for one case. mask: of lesions, or a label map. probability: of lesions, None of label maps.
+
+    volumes_ml: of each predicted label, in millilitres.
+    """
 
     case: str
     mask: Path
-    probability: Path
-    lesion_ml: float
+    probability: Path | None
+    volumes_ml: Mapping[str, float]
 
 
 def predict(
@@ -56,6 +59,8 @@ def predict(
     warn: Callable[[str], None] = log.warning,
 ) -> list[Prediction]:
     """Write OUTPUT/mspipeline-RUN/sub-*/[ses-*/]anat/*_label-lesion_{mask,probseg}.nii.gz for every case.
+
+    Of a run of other labels than lesions: a label map, *_dseg.nii.gz, and the table of its labels, *_dseg.tsv.
 
     report: called with (case, done, total) after each. warn: called with each line about scans that are not used and
     brains that look wrong, or come from another source than in training. Cases without a modality that the run needs
@@ -93,10 +98,10 @@ def predict(
     origins: dict[str, BrainOrigin | None] = {}
     with events.phase("predict"):
         for number, case in enumerate(found.cases, start=1):
-            lesions, origin = trained.case(case)
+            found_labels, origin = trained.case(case)
             origins[case.id] = origin
             sidecar = _sidecar(job, [*recipe.inputs(case).values()], record, case, origin)
-            done.append(_write(folder, case, lesions, sidecar))
+            done.append(_write(folder, case, found_labels, trained.labels, sidecar))
             if report is not None:
                 report(case.id, number, len(found.cases))
             if error := stop():
@@ -123,10 +128,10 @@ def _other_source(record: RunRecord, brains: Mapping[str, BrainSource]) -> list[
 def _sidecar(
     job: PredictJob, used: Sequence[Path], record: RunRecord, case: Case, origin: BrainOrigin | None
 ) -> dict[str, Any]:
-    """What BIDS asks of a mask's JSON, and where the brain came from, of a recipe that looks for one."""
+    """What BIDS asks of a mask's or label map's JSON, and where the brain came from, of a recipe that looks for one."""
     masks = [case.brain_mask] if case.brain_mask is not None and origin and origin.source == "mask" else []
     sidecar: dict[str, Any] = {
-        "Type": "Lesion",
+        **({"Type": "Lesion"} if record.label_set == LESIONS else {}),
         "Sources": [f"bids:scans:{quote(os.fsencode(path.relative_to(job.dataset)))}" for path in (*used, *masks)],
     }
     if origin is not None:
@@ -137,19 +142,31 @@ def _sidecar(
     return sidecar
 
 
-def _write(folder: Path, case: Case, lesions: LesionMap, sidecar: Mapping[str, Any]) -> Prediction:
+def _write(folder: Path, case: Case, found: Segmentation, labels: LabelSet, sidecar: Mapping[str, Any]) -> Prediction:
+    """Write the maps of one case, each with its JSON."""
     anatomy = folder.joinpath(case.subject, case.session or "", "anat")
-    written = Prediction(
-        case.id,
-        anatomy / f"{case.id}_label-lesion_mask.nii.gz",
-        anatomy / f"{case.id}_label-lesion_probseg.nii.gz",
-        int(lesions.mask.sum()) * lesions.grid.voxel_ml,
-    )
-    for image in (written.probability, written.mask):
-        write_json(image.with_name(image.name.removesuffix(".nii.gz") + ".json"), sidecar)
-    save_volume(written.probability, lesions.probability, lesions.grid)
-    save_volume(written.mask, lesions.mask, lesions.grid)
+    volumes_ml = {name: voxels * found.grid.voxel_ml for name, voxels in labels.voxels(found.labels).items()}
+    if labels == LESIONS:
+        mask, probability = (anatomy / f"{case.id}_label-lesion_{kind}.nii.gz" for kind in ("mask", "probseg"))
+        written = Prediction(case.id, mask, probability, volumes_ml)
+        for image in (probability, mask):
+            write_json(_beside(image, ".json"), sidecar)
+        save_volume(probability, found.probabilities[LESION], found.grid)
+    else:
+        written = Prediction(case.id, anatomy / f"{case.id}_dseg.nii.gz", None, volumes_ml)
+        write_json(_beside(written.mask, ".json"), sidecar)
+        lines = ["index\tname", *(f"{number}\t{name}" for number, name in enumerate(labels.names))]
+        write_bytes(_beside(written.mask, ".tsv"), "\n".join([*lines, ""]).encode())
+    save_volume(written.mask, found.labels, found.grid)
     return written
+
+
+def _beside(image: Path, ending: str) -> Path:
+    return image.with_name(image.name.removesuffix(".nii.gz") + ending)
+
+
+def _maps(labels: LabelSet) -> str:
+    return "Lesion maps" if labels == LESIONS else "Label maps"
 
 
 def _describe(folder: Path, job: PredictJob, trained: Trained, brains: Mapping[BrainSource, int]) -> None:
@@ -158,7 +175,7 @@ def _describe(folder: Path, job: PredictJob, trained: Trained, brains: Mapping[B
     write_json(
         folder / "dataset_description.json",
         {
-            "Name": f"Lesion maps by {record.model} ({record.run_id})",
+            "Name": f"{_maps(trained.labels)} by {record.model} ({record.run_id})",
             "BIDSVersion": "1.10.0",
             "DatasetType": "derivative",
             "GeneratedBy": [

@@ -32,12 +32,20 @@ from mspipeline.jobs.work.prepare_case import (
 )
 from mspipeline.jobs.work.prepare_times import CaseTime, rank_times, write_times
 from mspipeline.jobs.work.shards_folder import check_output, check_strays, previous_manifest, remove_partials
+from mspipeline.labels import stored
 from mspipeline.parallel.launchers import launch_of
 from mspipeline.parallel.ranks import Done, Stopped, Team, one_process, open_team
 from mspipeline.preprocess.brain import doubts_of
 from mspipeline.recipes.catalogue import AnyRecipe, load_recipe
 from mspipeline.shards.lock import hold_folder
-from mspipeline.shards.manifest import Manifest, ShardEntry, SkippedCase, write_manifest
+from mspipeline.shards.manifest import (
+    SCHEMA_VERSION,
+    Manifest,
+    ShardEntry,
+    SkippedCase,
+    missing_labels,
+    write_manifest,
+)
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +99,9 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
     check_output(job.output)
     found = recipe.find(job.dataset, masks="required", prefer=job.prefer, change_masks=job.change_mask)
     _check_complete(job, found)
+    recipe.check_labels(found.labels, where=str(job.dataset))
     recipe.check_together(job.dataset, found.cases)
+    labels = stored(found.labels)
     split = make_split({case.id: case.subject for case in found.cases}, job.split)
     names = [case.id for case in found.cases]
     tasks = [InspectTask(recipe, case) for case in found.cases]
@@ -107,7 +117,7 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
             names=names,
             done=lambda one: hashing.append((one.rank, one.seconds)),
         )
-        dataset_hash = sha256_data({case: hashes(files) for case, files in zip(names, sources, strict=True)})
+        dataset_hash = _dataset_hash({case: hashes(files) for case, files in zip(names, sources, strict=True)}, labels)
         previous = previous_manifest(job.output, recipe.document, recipe.hash, dataset_hash)
         check_strays(job.output, names)
         known = {} if previous is None else {entry.case: entry for entry in previous.cases}
@@ -125,6 +135,8 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
 
         made = team.run(make, shard_tasks, costs=costs, names=names, done=done)
         manifest = Manifest(
+            schema_version=1 if labels is None else SCHEMA_VERSION,
+            labels=labels,
             dataset_name=found.dataset_name,
             dataset_hash=dataset_hash,
             recipe=recipe.document,
@@ -145,6 +157,9 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
             resampled={case: dict(one.resampled) for case, one in zip(names, seen, strict=True) if one.resampled},
             offsets_mm={case: dict(one.offsets_mm) for case, one in zip(names, seen, strict=True) if one.offsets_mm},
         )
+        if missing := missing_labels(manifest):
+            line = f"no training case has {', '.join(missing)}, so that nothing learns it; choose another split"
+            manifest = manifest.model_copy(update={"warnings": (*manifest.warnings, line)})
         if not all(one.kept for one in made):
             ranks = rank_times(team.members, times, hashing)
             write_times(job.output, ranks, times, time.perf_counter() - started)
@@ -154,6 +169,11 @@ def _prepare(job: PrepareJob, recipe: AnyRecipe, report: Report | None, team: Te
         write_manifest(job.output, manifest)
     log.info("prepared cases=%d shards=%s", len(names), job.output)
     return manifest
+
+
+def _dataset_hash(cases: Mapping[str, Mapping[str, str]], labels: Mapping[str, Any] | None) -> str:
+    """Of every source file, and of what the masks' numbers mean. labels: None of lesions."""
+    return sha256_data(cases if labels is None else {"cases": cases, "labels": labels})
 
 
 def _unplaced(cases: Mapping[str, Sequence[str]]) -> list[str]:

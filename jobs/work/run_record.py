@@ -89,5 +89,6 @@ def new_record(
         config_hash=config_hash(job, manifest),
         provenance=origin,
         brain_sources=manifest.brain_sources,
+        labels=manifest.labels,
         **recipe.record_fields(job.training),
     )

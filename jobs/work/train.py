@@ -10,12 +10,13 @@ import numpy as np
 from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.process_group import ALONE, PeersLost, ProcessGroup
 from mspipeline.backends.registry import BACKENDS, adapter, availability, create
+from mspipeline.channels import Channels, channels_of
 from mspipeline.config import TrainJob
 from mspipeline.console import say_warning
-from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError
+from mspipeline.errors import BackendError, ConfigError, Interrupted, Preempted, RunFolderError, ShardError
 from mspipeline.jobs.work.resources import threads_for
 from mspipeline.jobs.work.run_record import certified, new_record, record_refusal
-from mspipeline.labels import Channels, channels_of
+from mspipeline.labels import LabelSet
 from mspipeline.losses import Loss
 from mspipeline.models.catalogue import build
 from mspipeline.models.stored import keep_graph
@@ -32,7 +33,7 @@ from mspipeline.runs import (
     utc_now,
     write_record,
 )
-from mspipeline.shards.manifest import load_manifest
+from mspipeline.shards.manifest import load_manifest, missing_labels
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.training.checkpoint import read_checkpoint
 from mspipeline.training.collapse import Collapse
@@ -60,14 +61,21 @@ def train(
     origin: where the code and its results come from, as `provenance` gives it; asked for where None.
     group: the processes that train together; all of them call this with the same job, and rank 0 writes.
     Raises RunFolderError where the run folder holds another run, BackendError where the backend is absent or cannot
-    realise the network, which `run.json` then says, ShapeError where the shards' images do not fit it, and what `stop`
-    gives.
+    realise the network, which `run.json` then says, ShapeError where the shards' images or labels do not fit it,
+    ShardError where no training case has one of the labels, and what `stop` gives.
     """
     manifest = load_manifest(job.shards)
     recipe = recipe_of(manifest.recipe, where=f"{job.shards}: recipe")
+    labels = manifest.label_set
+    recipe.check_labels(labels, where=str(job.shards))
+    if missing := missing_labels(manifest):
+        raise ShardError(
+            f"{job.shards}: no training case has {', '.join(missing)}, so there is nothing to learn it from; prepare "
+            "the scans with another split, or leave it out of the layout's label set"
+        )
     paths = RunPaths(job.run_folder)
     try:
-        graph = graph_of(job, recipe)
+        graph = graph_of(job, recipe, labels)
     except BackendError as error:
         if job.cell and group.rank == 0 and not paths.record.exists():
             record_refusal(paths, job, manifest, recipe, origin or provenance(), str(error))
@@ -89,7 +97,8 @@ def train(
         record = record.model_copy(update={"started_utc": earlier.started_utc})
     if group.rank == 0:
         keep_graph(paths.root, job.model.name, graph)
-    attempt = _Attempt(job, channels_of(graph, recipe.mask_shape), graph, paths, record, events, observer, stop, group)
+    channels = channels_of(graph, recipe.mask_shape, labels)
+    attempt = _Attempt(job, channels, graph, paths, record, events, observer, stop, group)
     run = TrainingRun(
         job,
         manifest,
@@ -197,7 +206,7 @@ class _Attempt:
                 self.training.parallel.barrier()
 
 
-def graph_of(job: TrainJob, recipe: AnyRecipe) -> Graph:
+def graph_of(job: TrainJob, recipe: AnyRecipe, labels: LabelSet) -> Graph:
     """The network of a job. Raises what `train` does where model, backend and shards do not fit together."""
     recipe.check_training(job.training)
     graph = build(job.model.name, recipe.image_shape, job.model.arguments)
@@ -205,7 +214,7 @@ def graph_of(job: TrainJob, recipe: AnyRecipe) -> Graph:
         trainable = ", ".join(name for name in BACKENDS.working() if adapter(name).can_train)
         raise BackendError(f"{job.backend} predicts only; train on {trainable}")
     adapter(job.backend).check(graph)
-    _loss(job, channels_of(graph, recipe.mask_shape))
+    _loss(job, channels_of(graph, recipe.mask_shape, labels))
     if job.processes > 1:
         _check_processes(job, recipe)
     if problem := availability(job.backend).problem:

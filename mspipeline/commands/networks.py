@@ -162,6 +162,7 @@ def import_onnx(
     from mspipeline.console import stdout
     from mspipeline.interchange.runs.onnx import import_run
     from mspipeline.jobs.work.resources import threads_for
+    from mspipeline.labels import LESIONS
     from mspipeline.provenance import provenance
     from mspipeline.recipes.catalogue import load_recipe, recipe_of
     from mspipeline.shards.manifest import load_manifest
@@ -171,6 +172,7 @@ def import_onnx(
     if not 0 < threshold < 1:
         raise UsageError(f"--threshold is above 0 and below 1; received: {threshold}")
     data: dict[str, str] = {}
+    labels = LESIONS
     if shards is None:
         chosen = load_recipe(recipe, parse_assignments(settings or []))
         chosen.check_importable(recipe)
@@ -179,10 +181,12 @@ def import_onnx(
         chosen = recipe_of(manifest.recipe, where=f"{shards}: recipe")
         chosen.check_importable(str(shards))
         data = {"dataset_hash": manifest.dataset_hash, "split_hash": manifest.split_hash}
+        labels = manifest.label_set
     made = import_run(
         file,
         output,
         recipe=chosen,
+        labels=labels,
         data=data,
         shape=None if shape is None else tuple(map(int, shape.split("x"))),
         backend=backend,

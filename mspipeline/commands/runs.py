@@ -116,7 +116,7 @@ def train(
     }
     job = parse(document, TrainJob, where="command line")
     manifest = load_manifest(shards)
-    graph_of(job, recipe_of(manifest.recipe, where=f"{shards}: recipe"))
+    graph_of(job, recipe_of(manifest.recipe, where=f"{shards}: recipe"), manifest.label_set)
     name = run_id(job, manifest)
     run_job("train", job.model_copy(update={"run_folder": output.absolute() / name}))
     if rank_of("train", job) == 0:
@@ -178,7 +178,7 @@ def predict(
         typer.Option(help="auto, mixed, mask or nonzero, in place of the recipe's of the training."),
     ] = None,
 ) -> None:
-    """Write lesion maps of scans. A BIDS derivative, each map on the grid of its scan."""
+    """Write maps of lesions or labels. A BIDS derivative, each map on the grid of its scan."""
     from mspipeline.commands.display import print_derivative
     from mspipeline.config import PredictJob, parse
     from mspipeline.runs import RunPaths, read_record

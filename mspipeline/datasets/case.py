@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mspipeline.datasets.transforms import Transform, chain_between, chains_from
 from mspipeline.grid import TransformChain
+from mspipeline.labels import LESIONS, LabelSet
 
 LOCAL_SPACES = frozenset({"FLAIR", "T1w", "T2w", "PDw", "T2star", "orig", "individual", "scanner", "native"})
 """Spaces of the subject itself, whose world coordinates its headers share; any other is a template's or a study's."""
@@ -20,7 +21,8 @@ _SPACE = re.compile(r"_space-([A-Za-z0-9]+)")
 class Case:
     """One subject at one session. id: "sub-01" or "sub-01_ses-02". scans: modality -> file, those asked for.
 
-    transforms: between the spaces of its files. mask_spaces: "lesions", "brain" -> space, where a mask's name says it.
+    lesion_mask: of lesions, or of whatever `labels` has. transforms: between the spaces of its files. mask_spaces:
+    "lesions", "brain" -> space, where a mask's name says it. labels: what its mask can hold.
     """
 
     id: str
@@ -31,6 +33,7 @@ class Case:
     brain_mask: Path | None
     transforms: tuple[Transform, ...] = ()
     mask_spaces: Mapping[str, str] = field(default_factory=dict)
+    labels: LabelSet = LESIONS
 
     def transform_chains(self, reference: str | None) -> dict[str, TransformChain]:
         """Modality, "lesions" or "brain" -> the transforms that lead to it from a modality's space, where there are.

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from mspipeline.datasets.bids import LESIONS, bids_name, is_bids, read_bids
+from mspipeline.datasets.bids import LESIONS as LESION_MASK
+from mspipeline.datasets.bids import bids_name, is_bids, read_bids
 from mspipeline.datasets.case import Candidate, Case, Layout, Wanted
 from mspipeline.datasets.listing import children, obstacle, printable
 from mspipeline.datasets.open_ms import patients, read_open_ms
 from mspipeline.datasets.open_ms_raw import CHANGED, raw_patients, read_open_ms_raw
 from mspipeline.errors import DatasetError, shown
+from mspipeline.labels import LESIONS, LabelSet
 from mspipeline.plugins import Registry, instance_of
 
 Masks = Literal["required", "optional"]
@@ -29,20 +31,22 @@ class DatasetLayout:
     """How the files of a dataset lie.
 
     recognizes: whether a folder is of this layout; a quick look. read: its cases. dataset_name: what the dataset calls
-    itself. looked_for: where lesion masks are expected, for error lines; {} stands for the subject.
+    itself. looked_for: where masks are expected, for error lines; {} stands for the subject. labels: what the masks of
+    a folder hold.
     """
 
     recognizes: Callable[[Path], bool]
     read: Callable[[Path, Wanted], Layout]
     dataset_name: Callable[[Path], str]
     looked_for: str
+    labels: Callable[[Path], LabelSet] = lambda folder: LESIONS
 
 
 LAYOUTS = Registry(
     "layout",
     "mspipeline.datasets",
     {
-        "bids": DatasetLayout(is_bids, read_bids, bids_name, f"derivatives/*/{{}}/.../*_{LESIONS}.nii.gz"),
+        "bids": DatasetLayout(is_bids, read_bids, bids_name, f"derivatives/*/{{}}/.../*_{LESION_MASK}.nii.gz"),
         "open-ms": DatasetLayout(
             lambda folder: bool(patients(folder)), read_open_ms, lambda _: "open-ms", "GOLD_STANDARD*"
         ),
@@ -59,7 +63,8 @@ class Found:
     """What a folder holds. cases: complete ones, by id. incomplete: (case id, reason) of the others.
 
     unused: (file, reason) of images that look as if a case should use them and none does. others: kind -> how many
-    images of kinds that were not asked for. beside_sessions: cases of an anat/ beside ses-* folders.
+    images of kinds that were not asked for. beside_sessions: cases of an anat/ beside ses-* folders. labels: what the
+    masks hold.
     """
 
     dataset_name: str
@@ -69,6 +74,7 @@ class Found:
     unused: tuple[tuple[str, str], ...] = ()
     others: Mapping[str, int] = field(default_factory=dict)
     beside_sessions: tuple[str, ...] = ()
+    labels: LabelSet = LESIONS
 
     @property
     def warnings(self) -> list[str]:
@@ -112,6 +118,7 @@ def find_cases(
     kind, found = _recognized(folder)
     layout = found.read(folder, wanted)
     _require_distinct(folder, layout.candidates)
+    labels = found.labels(folder)
     cases: list[Case] = []
     incomplete: list[tuple[str, str]] = []
     for candidate in layout.candidates:
@@ -119,7 +126,7 @@ def find_cases(
         if problem := _problem(candidate, wanted, found.looked_for.replace("{}", case.subject)):
             incomplete.append((case.id, problem.encode("utf-8", "backslashreplace").decode()))
         else:
-            cases.append(case)
+            cases.append(replace(case, labels=labels))
     return Found(
         found.dataset_name(folder),
         kind,
@@ -128,6 +135,7 @@ def find_cases(
         tuple(layout.unused),
         dict(layout.others),
         tuple(layout.beside_sessions),
+        labels,
     )
 
 

@@ -1,4 +1,4 @@
-"""One case's truth and prediction, with what several scores are computed of: computed once each, when it is needed."""
+"""Truth and prediction of one label in a case, with what several scores are computed of, once each, when needed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class CaseMasks:
 
     @cached_property
     def confusion(self) -> npt.NDArray[np.int64]:
-        """(2, 2) of the classes background and lesion."""
+        """(2, 2) of the classes background and label."""
         return confusion.of_counts(self.counts)
 
     @cached_property

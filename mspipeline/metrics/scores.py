@@ -27,7 +27,8 @@ class Score:
     compute: of the case's masks; NaN where it is undefined. unit: as the table has it, empty for a pure number.
     definition: in words, with the formula. heading: over its column in the page's table of cases; empty: it has none.
     row: the name of its row in the page's comparison; empty: it has none. format: as for Python's `format`. is_count: a
-    whole number.
+    whole number. counts_components: it is of connected components, and is unknown of labels whose components are not
+    counted (`count_components` of a label set).
     """
 
     name: str
@@ -38,16 +39,33 @@ class Score:
     row: str = ""
     format: str = ".3f"
     is_count: bool = False
+    counts_components: bool = False
 
 
-def _count(name: str, compute: Callable[[CaseMasks], float], definition: str, unit: str, heading: str = "") -> Score:
-    return Score(name, compute, definition, unit, heading, format=".0f", is_count=True)
+def _count(name: str, compute: Callable[[CaseMasks], float], definition: str) -> Score:
+    return Score(name, compute, definition, "voxels", format=".0f", is_count=True)
+
+
+def _lesions(
+    name: str,
+    compute: Callable[[CaseMasks], float],
+    definition: str,
+    unit: str = "",
+    heading: str = "",
+    row: str = "",
+    *,
+    is_count: bool = False,
+) -> Score:
+    """A score of connected components."""
+    pattern = ".0f" if is_count else ".3f"
+    return Score(name, compute, f"{definition} {_COUNTED}", unit, heading, row, pattern, is_count, True)
 
 
 def _roc_auc(masks: CaseMasks) -> float:
     return math.nan if masks.probability is None else roc_auc(masks.truth, masks.probability)
 
 
+_COUNTED = "Only of labels whose components are counted, as lesions are."
 _SIX = "6-connected components"
 _ABOVE = "6-connected components above 3 mm^3"
 _MSSEG = (
@@ -61,19 +79,19 @@ _BUILT_IN = (
     Score(
         "precision",
         lambda m: overlap.precision(m.counts),
-        "TP/(TP+FP): how much of the predicted lesion is lesion.",
+        "TP/(TP+FP): how much of what was predicted is right.",
         heading="Precision",
     ),
     Score(
         "recall",
         lambda m: overlap.recall(m.counts),
-        "TP/(TP+FN): how much of the lesion was found (sensitivity).",
+        "TP/(TP+FN): how much of what is there was found (sensitivity).",
         heading="Recall",
     ),
     Score(
         "specificity",
         lambda m: overlap.specificity(m.counts),
-        "TN/(TN+FP); near 1 whenever lesions are small, so of little use alone.",
+        "TN/(TN+FP); near 1 whenever lesions or organs are small, so of little use alone.",
         heading="Specificity",
         format=".4f",
     ),
@@ -92,7 +110,7 @@ _BUILT_IN = (
     Score(
         "ndsc_shifts",
         lambda m: challenge.ndsc_shifts(m.counts),
-        "Dice of the Shifts challenge: false positives scaled as if 0.1 % of the voxels were lesion in every case.",
+        "Dice of the Shifts challenge: false positives scaled as if 0.1 % of the voxels had the label in every case.",
     ),
     Score(
         "volume_error_percent",
@@ -102,14 +120,14 @@ _BUILT_IN = (
         heading="Volume error (%)",
         format="+.1f",
     ),
-    _count("true_positive", lambda m: m.counts.true_positive, "Lesion voxels predicted as lesion.", "voxels"),
-    _count("false_positive", lambda m: m.counts.false_positive, "Other voxels predicted as lesion.", "voxels"),
-    _count("false_negative", lambda m: m.counts.false_negative, "Lesion voxels not predicted as lesion.", "voxels"),
-    _count("true_negative", lambda m: m.counts.true_negative, "Other voxels not predicted as lesion.", "voxels"),
+    _count("true_positive", lambda m: m.counts.true_positive, "Voxels of the label that were predicted as it."),
+    _count("false_positive", lambda m: m.counts.false_positive, "Other voxels that were predicted as the label."),
+    _count("false_negative", lambda m: m.counts.false_negative, "Voxels of the label that were not predicted as it."),
+    _count("true_negative", lambda m: m.counts.true_negative, "Other voxels that were not predicted as the label."),
     Score(
         "truth_ml",
         lambda m: (m.counts.true_positive + m.counts.false_negative) * m.voxel_mm3 / 1000,
-        "Lesion volume in the reference mask.",
+        "Volume of the label, such as lesion, in the reference mask.",
         "ml",
         heading="Truth (ml)",
         format=".2f",
@@ -117,56 +135,67 @@ _BUILT_IN = (
     Score(
         "prediction_ml",
         lambda m: (m.counts.true_positive + m.counts.false_positive) * m.voxel_mm3 / 1000,
-        "Lesion volume in the prediction.",
+        "Volume of the label in the prediction.",
         "ml",
         heading="Predicted (ml)",
         format=".2f",
     ),
-    Score("roc_auc", _roc_auc, "Area under the receiver operating characteristic over the case's voxels."),
-    _count(
+    Score(
+        "roc_auc",
+        _roc_auc,
+        "Area under the receiver operating characteristic over the case's voxels; undefined of a region of labels.",
+    ),
+    _lesions(
         "truth_lesions_6",
         lambda m: len(m.faces.truth),
         "6-connected components of the reference mask, of any size.",
         _SIX,
         "Lesions",
+        is_count=True,
     ),
-    _count(
+    _lesions(
         "predicted_lesions_6",
         lambda m: len(m.faces.prediction),
         "6-connected components of the prediction, of any size.",
         _SIX,
         "Predicted lesions",
+        is_count=True,
     ),
-    _count(
+    _lesions(
         "msseg2016_truth_lesions",
         lambda m: m.detection.truth_lesions,
         "Lesions of the reference mask above 3 mm³.",
         _ABOVE,
+        is_count=True,
     ),
-    _count(
-        "msseg2016_predicted_lesions", lambda m: m.detection.predicted_lesions, "Predicted lesions above 3 mm³.", _ABOVE
+    _lesions(
+        "msseg2016_predicted_lesions",
+        lambda m: m.detection.predicted_lesions,
+        "Predicted lesions above 3 mm³.",
+        _ABOVE,
+        is_count=True,
     ),
-    Score(
+    _lesions(
         "msseg2016_predicted_ml",
         lambda m: m.detection.predicted_mm3 / 1000,
         "Volume of the predicted lesions above 3 mm³.",
         "ml",
     ),
-    Score("msseg2016_sensl", lambda m: m.detection.sensl, f"Share of the true lesions that is detected, {_MSSEG}."),
-    Score("msseg2016_ppvl", lambda m: m.detection.ppvl, f"Share of the predicted lesions that is right, {_MSSEG}."),
-    Score(
+    _lesions("msseg2016_sensl", lambda m: m.detection.sensl, f"Share of the true lesions that is detected, {_MSSEG}."),
+    _lesions("msseg2016_ppvl", lambda m: m.detection.ppvl, f"Share of the predicted lesions that is right, {_MSSEG}."),
+    _lesions(
         "msseg2016_f1",
         lambda m: m.detection.f1,
         f"Harmonic mean of lesion sensitivity and lesion precision {_MSSEG}.",
         heading="Lesion F1",
         row="lesion F1 (MSSEG 2016)",
     ),
-    Score(
+    _lesions(
         "isbi2015_ltpr_18",
         lambda m: challenge.ltpr(m.edges),
         "ISBI 2015: share of the 18-connected true lesions that the prediction touches.",
     ),
-    Score(
+    _lesions(
         "isbi2015_lfpr_18",
         lambda m: challenge.lfpr(m.edges),
         "ISBI 2015: share of the 18-connected predicted lesions that touch no true one.",
@@ -246,7 +275,20 @@ _BUILT_IN = (
 
 
 OTHER_COLUMNS = frozenset(
-    {"run_id", "time_utc", "case", "subset", "checkpoint", "grid", "threshold", "seconds", "device", "truth"}
+    {
+        "run_id",
+        "time_utc",
+        "case",
+        "label",
+        "united",
+        "subset",
+        "checkpoint",
+        "grid",
+        "threshold",
+        "seconds",
+        "device",
+        "truth",
+    }
 )
 """Columns of the table `cases` that are no scores: their names are taken."""
 

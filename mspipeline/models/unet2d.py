@@ -1,8 +1,9 @@
 """2-D U-Net (Ronneberger et al. 2015) with batch normalisation after each convolution.
 
 Four levels of two 3x3 convolutions, same-padded; up: nearest upsampling and a 2x2 convolution; dropout on the two
-deepest levels; head: 3x3 to two channels, 1x1 to one, sigmoid. Base width 64 and 3 channels give the 31,060,241
-parameters that the 2021 report prints for its PyEDDL U-Net; `unet2d_report` has the report's two forms.
+deepest levels; head: 3x3 to two channels, 1x1 to one, sigmoid; of several classes, as many, softmax. Base width 64 and
+3 channels give the 31,060,241 parameters that the 2021 report prints for its PyEDDL U-Net; `unet2d_report` has the
+report's two forms.
 """
 
 from __future__ import annotations
@@ -10,22 +11,31 @@ from __future__ import annotations
 from mspipeline.models.sizes import check_multiple
 from mspipeline.network.blocks import BATCH_NORM, conv, max_pool
 from mspipeline.network.graph import Builder, Graph
-from mspipeline.network.ops import BatchNorm, Concat, Dropout, Input, Op, Relu, Sigmoid, Upsample
+from mspipeline.network.ops import BatchNorm, Concat, Dropout, Input, Op, Relu, Sigmoid, Softmax, Upsample
 
 DEPTH = 4
 
 
-def unet2d(height: int, width: int, channels: int, *, base_width: int = 64, dropout: float = 0.5) -> Graph:
+def unet2d(
+    height: int, width: int, channels: int, *, base_width: int = 64, dropout: float = 0.5, classes: int = 1
+) -> Graph:
     """The graph for images of (height, width, channels).
 
     base_width: filters of the first level, doubled at each of the four poolings. dropout: rate on the deepest levels.
+    classes: with the background; a single one ends in a sigmoid.
     Raises ShapeError where 16 does not divide the image, with the sizes that would do.
     """
-    return assemble("unet2d", (height, width, channels), BATCH_NORM, Relu(), base_width, dropout)
+    return assemble("unet2d", (height, width, channels), BATCH_NORM, Relu(), base_width, dropout, classes)
 
 
 def assemble(
-    name: str, shape: tuple[int, int, int], norm: BatchNorm | None, activation: Op, base_width: int, dropout: float
+    name: str,
+    shape: tuple[int, int, int],
+    norm: BatchNorm | None,
+    activation: Op,
+    base_width: int,
+    dropout: float,
+    classes: int = 1,
 ) -> Graph:
     """The U-Net of this name with `norm` after every convolution, the last one's too, or with none."""
     check_multiple(name, shape[:2], 2**DEPTH)
@@ -55,7 +65,7 @@ def assemble(
         x = convolution(f"dec{level}_upconv", x, filters, (2, 2))
         x = builder.add(f"dec{level}_concat", Concat(), skips[level - 1], x)
         x = double(f"dec{level}", x, filters)
-    x = convolution("head", x, 2, (3, 3))
-    x = conv(builder, "output", x, 1, (1, 1))
+    x = convolution("head", x, max(2, classes), (3, 3))
+    x = conv(builder, "output", x, classes, (1, 1))
     x = x if norm is None else builder.add("output_bn", norm, x)
-    return builder.graph(builder.add("probability", Sigmoid(), x))
+    return builder.graph(builder.add("probability", Softmax() if classes > 1 else Sigmoid(), x))

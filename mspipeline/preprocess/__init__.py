@@ -1,4 +1,4 @@
 """From scans to what a network sees: brains, intensities, resampling, lesions counted on the way.
 
-May import: NumPy, SciPy; `config`, `errors`, `files`, `metrics`, `grid`, `volume`.
+May import: NumPy, SciPy; `config`, `errors`, `files`, `metrics`, `grid`, `labels`, `volume`.
 """

@@ -20,9 +20,10 @@ from scipy import ndimage
 
 from mspipeline.errors import DatasetError
 from mspipeline.grid import TransformChain, apart
+from mspipeline.labels import LabelSet
 from mspipeline.preprocess.itk import Affine, read_affine
-from mspipeline.preprocess.lesion_counts import Placing, inside, label, placing, require_most
-from mspipeline.volume import ScanGrid, Volume, load_grid, load_mask, load_volume
+from mspipeline.preprocess.lesion_counts import KEPT_MIN, Placing, inside, label, placing, require_most
+from mspipeline.volume import ScanGrid, Volume, load_grid, load_labels, load_mask, load_volume
 
 SHARED_MIN = 0.5
 """Share of their fields of view that two scans of a case must have in common: below it, one of the headers is wrong."""
@@ -74,6 +75,27 @@ class CaseReader:
         found = placing(labels, mask.grid.voxel_ml, moved, self.grid.voxel_ml, np.linalg.inv(to_voxels))
         require_most(f"{path}: on the grid of {self.reference}", found, remedy=_of_most(name))
         return Volume(moved > 0, self.grid), found
+
+    def labels(self, name: str, path: Path, labels: LabelSet) -> Volume:
+        """A label map, uint8; on another grid, the label of the nearest voxel, background outside its field of view.
+
+        Raises as `load_labels`, `require_place`, `read_affine`, and where less than half of the labels' volume is left.
+        """
+        found = load_labels(path, labels, like=self.grid)
+        if self.grid is None or found.grid is self.grid:
+            return found
+        self.require_place(name, path, found.grid)
+        to_voxels = self._to_voxels(name, found.grid)
+        moved = _transformed(found.data, to_voxels, self.grid, order=0, mode="grid-constant")
+        before_ml, after_ml = (
+            np.count_nonzero(data) * grid.voxel_ml for data, grid in ((found.data, found.grid), (moved, self.grid))
+        )
+        if after_ml < KEPT_MIN * before_ml:
+            raise DatasetError(
+                f"{path}: {before_ml:.3g} ml that have a label become {after_ml:.3g} ml on the grid of "
+                f"{self.reference}, expected at least {KEPT_MIN:.0%} to be kept; {_of_most(name)}"
+            )
+        return Volume(moved, self.grid)
 
     def resampled_by(self, name: str, own: ScanGrid) -> str | None:
         """How a file with the grid `own` gets onto the reference's, in words; None where it is there already."""

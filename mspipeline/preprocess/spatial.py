@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from mspipeline.errors import DatasetError, ShapeError
 from mspipeline.grid import apart
+from mspipeline.labels import LabelMap
 from mspipeline.volume import FloatArray, ScanGrid
 
 
@@ -59,6 +60,27 @@ def resample(
     offset[0] += first * scale[0]
     ndimage.affine_transform(array, scale, offset, output=out, order=order, mode="nearest", prefilter=False)
     return out
+
+
+def resample_labels(
+    array: LabelMap, size: Sequence[int], numbers: Sequence[int], *, order: Literal[0, 1], rows: tuple[int, int]
+) -> LabelMap:
+    """`resample` of a label map: every value of the result is one of it.
+
+    numbers: of the labels but the background, 0. order: 0 takes the nearest voxel. 1 interpolates each label's share
+    linearly, and the largest share wins; of equal shares the label wins over the background, and of two labels the one
+    with the higher number. With one label that is: where its share is at least one half.
+    """
+    if order == 0:
+        return resample(array, size, order=0, rows=rows)
+    shares = {number: resample((array == number).astype(np.float32), size, order=1, rows=rows) for number in numbers}
+    best = 1 - sum(shares.values(), np.float32(0))  # of the background; exact where a share is at least one half
+    found = np.zeros(best.shape, np.uint8)
+    for number, share in shares.items():
+        wins = share >= best
+        found[wins] = number
+        best = np.where(wins, share, best)
+    return found
 
 
 def to_slices(volume: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:

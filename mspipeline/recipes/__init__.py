@@ -2,7 +2,7 @@
 
 `base` says what a recipe is, `catalogue` finds them, `scans` is what recipes of brain scans share.
 
-May import: NumPy, SciPy, pydantic; `backends.base`, `backends.registry`, `config`, `datasets`, `errors`, `files`,
-`grid`, `network.graph`, `parallel.deal`, `plugins`, `preprocess`, `runs`, `shards`, `telemetry.events`, `training`,
-`volume`.
+May import: NumPy, SciPy, pydantic; `backends.base`, `backends.registry`, `channels`, `config`, `datasets`, `errors`,
+`files`, `grid`, `labels`, `network.graph`, `parallel.deal`, `plugins`, `preprocess`, `runs`, `shards`,
+`telemetry.events`, `training`, `volume`.
 """

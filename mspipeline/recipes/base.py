@@ -17,6 +17,7 @@ from mspipeline.datasets.case import Case
 from mspipeline.datasets.layouts import Found, Masks
 from mspipeline.errors import ConfigError, UsageError
 from mspipeline.files import sha256_data
+from mspipeline.labels import LESIONS, LabelSet
 from mspipeline.preprocess.brain import BrainChoice, BrainSource
 from mspipeline.shards.manifest import Manifest, ShardEntry
 from mspipeline.shards.writer import Source, StoredShard
@@ -69,6 +70,7 @@ class Recipe(ABC, Generic[S_co]):
 
     kind: its name, in files too. schema: of its numbers. training_schema: of `[training.recipe]`. example_network: one
     that is trained on its shards. batch_size, inference_batch: images of a batch where a job does not say.
+    takes_label_maps: whether masks may be of any label set, not of lesions alone.
     supports_data_parallel: whether several processes can share a training. unvalidated: what follows from a split
     without validation cases, in words.
     """
@@ -79,6 +81,7 @@ class Recipe(ABC, Generic[S_co]):
     example_network: ClassVar[str]
     batch_size: ClassVar[int] = 8
     inference_batch: ClassVar[int] = 8
+    takes_label_maps: ClassVar[bool] = False
     supports_data_parallel: ClassVar[bool] = True
     unvalidated: ClassVar[str] = "the best checkpoint will be that of the lowest training loss"
 
@@ -114,6 +117,14 @@ class Recipe(ABC, Generic[S_co]):
     @abstractmethod
     def find(self, dataset: Path, *, masks: Masks, prefer: Sequence[str] = (), change_masks: bool = False) -> Found:
         """The cases of a dataset. Arguments and errors as of `datasets.layouts.find_cases`."""
+
+    def check_labels(self, labels: LabelSet, *, where: str) -> None:
+        """Raise ConfigError where the recipe cannot be of these labels. where: names what has them in the error."""
+        if labels != LESIONS and not self.takes_label_maps:
+            raise ConfigError(
+                f"{where}: masks of {labels.words}, and recipe {self.kind} is of lesions alone, {LESIONS.words}; "
+                "choose a recipe of label maps, such as slices2d"
+            )
 
     def check_together(self, dataset: Path, cases: Sequence[Case]) -> None:
         """Raise DatasetError where cases, each complete, cannot be prepared in one way."""
@@ -194,7 +205,7 @@ class Recipe(ABC, Generic[S_co]):
     def check_importable(self, where: str) -> None:
         """Raise ConfigError where one network that was trained elsewhere cannot be a run of this recipe."""
 
-    # From a trained network to lesions
+    # From a trained network to labels
 
     @abstractmethod
     def load(self, paths: RunPaths, record: RunRecord, how: PredictionSettings) -> Trained:

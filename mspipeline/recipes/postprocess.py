@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy import ndimage
 
-from mspipeline.volume import BoolArray, FloatArray, ScanGrid
+from mspipeline.channels import label_map
+from mspipeline.labels import LESION, LESIONS
+from mspipeline.volume import BoolArray, FloatArray
 
 SIX_CONNECTED = ndimage.generate_binary_structure(3, 1)
 """Voxels touch by their faces."""
-
-
-@dataclass(frozen=True)
-class LesionMap:
-    """Lesions of one case on the canonical axes of `grid`. probability: (X, Y, Z) in [0, 1]. mask: (X, Y, Z)."""
-
-    probability: FloatArray
-    mask: BoolArray
-    grid: ScanGrid
 
 
 def lesion_mask(
@@ -36,7 +27,7 @@ def lesion_mask(
     voxels or fewer are dropped; where what is left has less than `min_total_ml`, all of it is. voxel_ml: of one voxel.
     Returns (X, Y, Z) bool; it may be empty.
     """
-    mask: BoolArray = probability >= np.float32(threshold)
+    mask = label_map(LESIONS, {LESION: probability}, threshold=threshold).view(bool)
     if larger_than_vox:
         labels, count = ndimage.label(mask, SIX_CONNECTED)
         kept = np.bincount(labels.ravel(), minlength=count + 1) > larger_than_vox

@@ -4,6 +4,6 @@
 and `summary` put runs of several seeds side by side in a `comparison`, `findings` says it in words, `plots` draws
 `figures`, `page` writes one self-contained HTML file.
 
-May import: jinja2, matplotlib, NumPy, pyarrow; `errors`, `files`, `metrics.scores`, `tables`,
-`telemetry.schema`. Matplotlib is imported by `drawing` and `plots` alone.
+May import: jinja2, matplotlib, NumPy, pyarrow; `errors`, `files`, `metrics.scores`, `tables`.
+Matplotlib is imported by `drawing` and `plots` alone.
 """

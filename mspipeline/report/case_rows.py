@@ -14,6 +14,7 @@ from mspipeline.report.definitions import (
     CASE_VALUE,
     HELD_OUT,
     HELD_OUT_DEFINITION,
+    OVER_LABELS,
     SUBSET_WORDS,
 )
 from mspipeline.report.measures import aggregate
@@ -40,41 +41,78 @@ def scored_rows(tables: Tables, groups: Sequence[Group]) -> pa.Table:
     return rows.filter(pc.or_(of_best, pc.invert(pc.is_in(rows["run_id"], value_set=scored_best))))
 
 
-def case_scores(rows: pa.Table, left_out: Collection[str] = ()) -> pa.Table:
-    """Scores of each case in each group, averaged over the group's runs without those in `left_out`.
+def labels_of(rows: pa.Table) -> list[str]:
+    """The labels and regions that rows of cases are of, in the order of the table; a single one as a rule, lesion."""
+    return [label or "unknown" for label in pc.unique(rows["label"]).to_pylist()]
 
-    rows: as made by `scored_rows`. Columns: group, subset, case, each of `score_columns` (null where undefined in every
-    run), for each score `<score>_defined` (runs in which it is defined), runs. Sorted by subset (test first), case,
-    group.
+
+def over_labels(rows: pa.Table) -> pa.Table:
+    """One row of each case in each run, its Dice the mean over labels where it is defined; regions repeat labels and
+    do not count. With one label, the rows as they are.
+
+    rows: as made by `scored_rows`.
+    """
+    if len(labels_of(rows)) < 2:
+        return rows
+    labels = rows.filter(pc.is_null(rows["united"]))
+    means = aggregate(labels, ["run_id", "group", "subset", "case", "checkpoint"], [("dice", "mean")])
+    return means.rename_columns(["dice" if name == "dice_mean" else name for name in means.column_names])
+
+
+def of_label(rows: pa.Table, label: str) -> pa.Table:
+    """The rows of a label or region."""
+    return rows.filter(pc.equal(rows["label"], label))
+
+
+def case_scores(rows: pa.Table, left_out: Collection[str] = ()) -> pa.Table:
+    """Scores of each label in each case in each group, averaged over the group's runs without those in `left_out`.
+
+    rows: as made by `scored_rows`. Columns: group, subset, case, label, each of `score_columns` (null where undefined
+    in every run), for each score `<score>_defined` (runs in which it is defined), runs. Sorted by subset (test first),
+    case, group, label as in the table.
     """
     scores = [column.name for column in score_columns(rows.schema)]
     rows = rows.filter(pc.invert(pc.is_in(rows["run_id"], value_set=pa.array(list(left_out), pa.string()))))
     parts = [(name, how) for name in scores for how in ("mean", "count")]
-    means = aggregate(rows, ["group", "subset", "case"], [*parts, ("run_id", "count")])
+    means = aggregate(rows, ["group", "subset", "case", "label"], [*parts, ("run_id", "count")])
     names = {f"{name}_mean": name for name in scores} | {f"{name}_count": f"{name}_defined" for name in scores}
     means = means.rename_columns([{**names, "run_id_count": "runs"}.get(name, name) for name in means.column_names])
     means = means.append_column("order", pc.index_in(means["subset"], value_set=pa.array(list(HELD_OUT))))
-    keys = [("order", "ascending"), ("case", "ascending"), ("group", "ascending")]
-    return means.sort_by(keys).drop_columns(["order"])
+    means = means.append_column("place", pc.index_in(means["label"], value_set=pc.unique(rows["label"])))
+    keys = [(name, "ascending") for name in ("order", "case", "group", "place")]
+    return means.sort_by(keys).drop_columns(["order", "place"])
 
 
 def case_rows(groups: Sequence[Group], rows: pa.Table, left_out: Collection[str]) -> list[Row]:
     """Dice of whole cases, a row for each subset (test always has one), and the lesion scores of the first of them.
 
+    Of several labels, Dice has a row of the mean over labels, then one of each label or region, as other scores have.
     rows: as made by `scored_rows`. left_out: runs whose network collapsed.
     """
     present = set(rows["subset"].to_pylist())
     made = []
+    labels, as_one = labels_of(rows), over_labels(rows)
+    several = [(label, of_label(rows, label)) for label in labels] if len(labels) > 1 else []
+    united = set(pc.unique(rows.filter(pc.is_valid(rows["united"]))["label"]).to_pylist())
     for subset, (name, use) in HELD_OUT.items():
         if subset == "test" or subset in present:
-            cells = _cells(groups, rows, subset, "dice", ".3f", left_out)
-            made.append(Row(f"cases.{subset}.dice", "Dice", name, "1", f"{HELD_OUT_DEFINITION} {use}", cells))
+            mean = [label for label in labels if label not in united] if several else []
+            title = f"{name}, mean over {plural(len(mean), 'label')}" if several else name
+            words = f"{HELD_OUT_DEFINITION} {OVER_LABELS.format(', '.join(mean))}" if several else HELD_OUT_DEFINITION
+            cells = _cells(groups, as_one, subset, "dice", ".3f", left_out)
+            made.append(Row(f"cases.{subset}.dice", "Dice", title, "1", f"{words} {use}", cells))
+            for label, own in several:
+                cells = _cells(groups, own, subset, "dice", ".3f", left_out)
+                definition = f"{HELD_OUT_DEFINITION} {use}"
+                made.append(Row(f"cases.{subset}.dice.{label}", "Dice", f"{name}: {label}", "1", definition, cells))
     subset = next((each for each in HELD_OUT if each in present), "")
     for score in score_columns(rows.schema) if subset else ():
-        if score.row:
-            cells = _cells(groups, rows, subset, score.name, score.format, left_out)
-            title = f"{SUBSET_WORDS[subset]}: {score.row}"
-            key = f"cases.{subset}.{score.name}"
+        for label, own in (several or [("", rows)]) if score.row else ():
+            if label and own[score.name].null_count == own.num_rows:
+                continue  # of a label whose components nobody counts
+            cells = _cells(groups, own, subset, score.name, score.format, left_out)
+            title = f"{SUBSET_WORDS[subset]}: {label + ', ' if label else ''}{score.row}"
+            key = f"cases.{subset}.{score.name}{'.' + label if label else ''}"
             definition = f"{score.definition} {CASE_VALUE}"
             made.append(Row(key, "Lesions and surfaces", title, score.unit or "1", definition, cells))
     return made
@@ -86,6 +124,7 @@ def median_runs(groups: Sequence[Group], rows: pa.Table, subset: str) -> list[fl
     So it is the Dice that one run had (its median over cases; 0 where it has none), never an average of a run that
     collapsed with one that did not. None where no run was scored.
     """
+    rows = over_labels(rows)
     found: list[float | None] = []
     for index in range(len(groups)):
         mine = rows.filter(pc.and_(pc.equal(rows["group"], index), pc.equal(rows["subset"], subset)))

@@ -188,4 +188,7 @@ HELD_OUT_DEFINITION = (
     f"Voxel Dice, 2TP/(2TP+FP+FN), of the whole case on the grid of the scan as acquired. {CASE_VALUE}"
 )
 
+OVER_LABELS = "Of each case it is the mean over its labels ({}) where that is defined."
+"""What the Dice of cases of several labels is."""
+
 SUBSET_WORDS = {"test": "Held-out cases (test)", "validation": "Validation cases", "train": "Training cases"}

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mspipeline.report import plots
+from mspipeline.report.case_rows import labels_of, of_label
 from mspipeline.report.collapse import left_out
 from mspipeline.report.comparison import Comparison
 from mspipeline.report.definitions import HELD_OUT
@@ -72,20 +73,26 @@ def curves(tables: Tables, comparison: Comparison) -> list[Figure]:
 
 
 def dots(scores: pa.Table, comparison: Comparison) -> list[Figure]:
-    """A dot plot per subset that has scored cases. scores: as made by `case_rows.case_scores`."""
+    """A dot plot per label and subset that has scored cases. scores: as made by `case_rows.case_scores`."""
     shown = drawn(comparison)
     groups = [comparison.groups[index] for index in shown]
     place = pc.index_in(scores["group"], value_set=pa.array(shown, pa.int32()))
     scores = scores.set_column(scores.column_names.index("group"), "group", place).filter(pc.is_valid(place))
     without = " that did not collapse" if left_out(comparison.collapsed) else ""
     figures: list[Figure] = []
+    labels = labels_of(scores)
     for subset in HELD_OUT:
-        count = len(set(scores.filter(pc.equal(scores["subset"], subset))["case"].to_pylist()))
-        if count:
-            words = f"Dice of the {_SUBSET_WORDS[subset]}, each the mean over a group's runs{without}."
-            caption = f"{words} {_drawing_note(comparison)}".strip()
-            svg = plots.case_dots(scores, groups, subset)
-            figures.append(Figure(svg, caption, f"Dot plot of the Dice of {count} {_SUBSET_WORDS[subset]}"))
+        for place, label in enumerate(labels):
+            own = of_label(scores, label) if len(labels) > 1 else scores
+            count = len(set(own.filter(pc.equal(own["subset"], subset))["case"].to_pylist()))
+            if count:
+                what = f"{label} in the " if len(labels) > 1 else "the "
+                words = f"Dice of {what}{_SUBSET_WORDS[subset]}, each the mean over a group's runs{without}."
+                caption = f"{words} {_drawing_note(comparison)}".strip()
+                svg = plots.case_dots(own, groups, subset, name=f"cases-{subset}{f'-{place}' if place else ''}")
+                drawn_of = f"{label} in " if len(labels) > 1 else ""
+                alt = f"Dot plot of the Dice of {drawn_of}{count} {_SUBSET_WORDS[subset]}"
+                figures.append(Figure(svg, caption, alt))
     return figures
 
 

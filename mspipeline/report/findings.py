@@ -41,6 +41,8 @@ def headline(groups: Sequence[Group], rows: Sequence[Row], unfinished: Sequence[
     cell, score = row.cells[best], row.cells[best].value
     scored = sum(other.value is not None for other in row.cells)
     what, where = _RANKED_BY[row.key]
+    if any(each.key.startswith(f"{row.key}.") for each in rows):
+        what = what.replace("Dice", "mean Dice over labels")
     where = where.format(n=cell.cases, s="" if cell.cases == 1 else "s")
     aside = f" ({plural(collapsed, 'collapsed run')} left out)" if collapsed else ""
     if scored == 1:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 import mspipeline
 from mspipeline.files import sha256_file, write_bytes
-from mspipeline.report.case_rows import case_scores, scored_rows
+from mspipeline.report.case_rows import case_scores, labels_of, scored_rows
 from mspipeline.report.collapse import left_out
 from mspipeline.report.comparison import Comparison
 from mspipeline.report.drawing import matplotlib_apart
@@ -70,6 +70,7 @@ def write_page(tables_folder: Path, output: Path, title: str) -> None:
         hardware=figures.hardware(tables, comparison),
         cases=cases,
         cases_left_out=cases_left_out,
+        labelled=len(labels_of(scores)) > 1,
         scores=[column for column in score_columns(tables.cases.schema) if column.heading],
         runs=runs,
         runs_left_out=runs_left_out,

@@ -141,10 +141,11 @@ def hardware_curves(tables: Tables, group: Group, run_id: str) -> str:
         return _svg(figure, f"hardware-{group.letter}")
 
 
-def case_dots(scores: pa.Table, groups: Sequence[Group], subset: str) -> str:
+def case_dots(scores: pa.Table, groups: Sequence[Group], subset: str, *, name: str = "") -> str:
     """Dice of every case of a subset, a mark per group. Beyond `NAMED_CASES` cases they are ranked, not named.
 
-    scores: as made by `case_rows.case_scores`; cases without a defined Dice have no mark.
+    scores: as made by `case_rows.case_scores`, of one label; cases without a defined Dice have no mark. name: keeps the
+    figure's ids apart from those of others.
     """
     rows = scores.filter(pc.equal(scores["subset"], subset))
     cases = sorted(set(rows["case"].to_pylist()))
@@ -183,7 +184,7 @@ def case_dots(scores: pa.Table, groups: Sequence[Group], subset: str) -> str:
             Line2D([], [], linestyle="", marker=MARKERS[index], color=COLOURS[index]) for index in range(len(groups))
         ]
         _legend(figure, handles, [f"{group.letter}  {_short(group.label)}" for group in groups], columns=1)
-        return _svg(figure, f"cases-{subset}")
+        return _svg(figure, name or f"cases-{subset}")
 
 
 def _figure(height: float) -> Figure:

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from mspipeline.errors import TableError
 from mspipeline.tables import schema
-from mspipeline.telemetry.schema import VERSION
 
 _REMEDY = "run `mspipeline collect RUNS -o {folder}` with this version"
 
@@ -93,8 +92,9 @@ def _read(folder: Path, name: str, expected: pa.Schema, columns: list[str] | Non
 
 def _check(path: Path, found: pa.Schema, expected: pa.Schema, remedy: str) -> None:
     version = (found.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
-    if version != VERSION:
-        raise TableError(f"{path}: schema version {version}, expected {VERSION}; {remedy}")
+    known = schema.readable_versions(expected)
+    if version not in known:
+        raise TableError(f"{path}: schema version {version}, expected {' or '.join(known)}; {remedy}")
     if missing := schema.missing_columns(found, expected):
         raise TableError(f"{path}: columns missing ({', '.join(missing)}); {remedy}")
 

@@ -2,5 +2,6 @@
 
 What is in a file is its recipe's affair.
 
-May import: pydantic; `config`, `datasets.split`, `errors`, `files`, `hdf5`, `parallel.lock`, `preprocess`, `volume`.
+May import: pydantic; `config`, `datasets.split`, `errors`, `files`, `hdf5`, `labels`, `parallel.lock`, `preprocess`,
+`volume`.
 """

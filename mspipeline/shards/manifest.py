@@ -12,16 +12,18 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from mspipeline.config import Strict, parse
 from mspipeline.datasets.split import Split, Subset
 from mspipeline.errors import ConfigError, DataError, ShardError
 from mspipeline.files import read_json, sha256_file, write_json
+from mspipeline.labels import LabelSet, read_stored
 from mspipeline.preprocess.brain import BrainOrigin
 from mspipeline.preprocess.lesion_counts import LesionCounts
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of manifests with a label set of their own. Those of lesion masks are of version 1, as before there were others."""
 REMEDY = "run `mspipeline prepare` again, it makes only what is missing"
 
 
@@ -30,6 +32,7 @@ class ShardEntry(Strict):
 
     counts: of the lesions in its mask file and on the way to what is stored; None in shards from before it was counted.
     brain: where the case's brain comes from; None of shards of earlier versions.
+    label_voxels: of each label in what is stored; None, and not in the manifest, where masks are of lesions alone.
     A recipe's own entries are subclasses with keys of their own, which a manifest keeps as they are (see `entries_as`).
     """
 
@@ -41,6 +44,13 @@ class ShardEntry(Strict):
     bytes: int
     counts: LesionCounts | None = None
     brain: BrainOrigin | None = None
+    label_voxels: dict[str, int] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The keys of lesion masks are those of before there were label sets."""
+        keys: dict[str, Any] = serialize(self)
+        return keys if self.label_voxels is not None else {k: v for k, v in keys.items() if k != "label_voxels"}
 
 
 Entry = TypeVar("Entry", bound=ShardEntry)
@@ -67,16 +77,18 @@ class SkippedCase(Strict):
 class Manifest(Strict):
     """`manifest.json`. Hashes are SHA-256 in hexadecimal.
 
-    dataset_hash: over case ids, modalities and the SHA-256 of every source file.
+    dataset_hash: over case ids, modalities and the SHA-256 of every source file, and the label set, where it is not
+        lesions.
     recipe: as it was applied, every number of it.
     warnings: what was noticed about the dataset, a line each; `prepare` shows them.
     others: kind -> how many images the dataset has of kinds that the recipe did not ask for.
     resampled: case -> file -> how it came onto the grid of the recipe's `resample_to`: "headers", or its transforms.
     offsets_mm: case -> file -> how far its grid lies from that of the first scan (of `resample_to`), where it was taken
         for the same and the difference is above what headers round away.
+    labels: what masks hold, see `labels.LabelSet`; None, and not in the file, of lesions.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = 1
     dataset_name: str
     dataset_hash: str
     recipe: dict[str, Any]
@@ -90,6 +102,7 @@ class Manifest(Strict):
     others: dict[str, int] = Field(default_factory=dict)
     resampled: dict[str, dict[str, str]] = Field(default_factory=dict)
     offsets_mm: dict[str, dict[str, float]] = Field(default_factory=dict)
+    labels: dict[str, Any] | None = None
 
     @field_validator("cases")
     @classmethod
@@ -99,6 +112,11 @@ class Manifest(Strict):
             entry if type(entry) is ShardEntry else ShardEntry.model_validate(entry.model_dump(mode="json"))
             for entry in cases
         )
+
+    @property
+    def label_set(self) -> LabelSet:
+        """What masks hold."""
+        return read_stored(self.labels, where="labels of the manifest")
 
     @property
     def brain_sources(self) -> dict[str, int]:
@@ -123,7 +141,8 @@ def shard_path(shards: Path, case: str) -> Path:
 
 def write_manifest(shards: Path, manifest: Manifest) -> None:
     """Write the manifest, whole or not at all. Raises StorageError."""
-    write_json(manifest_path(shards), manifest.model_dump(mode="json"))
+    lesions = {"labels"} if manifest.labels is None else None
+    write_json(manifest_path(shards), manifest.model_dump(mode="json", exclude=lesions))
 
 
 def load_manifest(shards: Path) -> Manifest:
@@ -134,12 +153,20 @@ def load_manifest(shards: Path) -> Manifest:
     path = manifest_path(shards)
     try:
         document = read_json(path, what="shard manifest", remedy="name a folder that `mspipeline prepare` finished")
-        if isinstance(document, dict) and document.get("schema_version") != SCHEMA_VERSION:
-            raise ShardError(
-                f"{path}: schema version {document.get('schema_version')}, expected {SCHEMA_VERSION}; "
-                "prepare the scans again into a new folder"
-            )
+        if isinstance(document, dict):
+            version = document.get("schema_version")
+            if version not in (1, SCHEMA_VERSION):
+                raise ShardError(
+                    f"{path}: schema version {version}, expected at most {SCHEMA_VERSION}; "
+                    "read them with the version that made them, or prepare the scans again into a new folder"
+                )
+            if (version == 1) != (document.get("labels") is None):
+                raise ShardError(
+                    f"{path}: schema version {version} {'without' if version > 1 else 'with'} labels; prepare the "
+                    "scans again into a new folder"
+                )
         manifest = parse(document, Manifest, where=str(path))
+        read_stored(manifest.labels, where=f"{path}: labels")
     except ShardError:
         raise
     except (DataError, ConfigError) as error:
@@ -149,6 +176,12 @@ def load_manifest(shards: Path) -> Manifest:
     if not known or sorted(known) != sorted(dealt):
         raise ShardError(f"{path}: its split does not name each of its {len(known)} cases once; {REMEDY}")
     return manifest
+
+
+def missing_labels(manifest: Manifest) -> list[str]:
+    """Labels that no training case has; none where entries do not say, as of lesion masks."""
+    counts = [entry.label_voxels for entry in manifest.subset("train") if entry.label_voxels is not None]
+    return [label for label in manifest.label_set.foreground if counts and not any(each.get(label) for each in counts)]
 
 
 def verify_shards(

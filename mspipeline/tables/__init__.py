@@ -1,4 +1,4 @@
 """The Arrow schemas of the collected tables; those of a job's streams are in `telemetry.schema`.
 
-May import: pyarrow; `metrics.scores`, `telemetry.schema`.
+May import: pyarrow; `labels`, `metrics.scores`, `telemetry.schema`.
 """

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from mspipeline.labels import LESION
 from mspipeline.metrics.scores import SCORES, Score
 from mspipeline.telemetry.schema import IDENTITY, LABEL, READINGS, TIME, field_of, schema_of
 
 
-def _later(name: str, kind: pa.DataType, unit: str = "") -> pa.Field:
-    """A column that came after the first tables of this version: those lack it, and there it is null."""
-    return pa.field(name, kind, metadata={"unit": unit, "later": "yes"} if unit else {"later": "yes"})
+def _later(name: str, kind: pa.DataType, unit: str = "", *, before: str = "") -> pa.Field:
+    """A column that came after the first tables: those lack it, and there it is `before`, or null."""
+    words = {"unit": unit, "later": "yes", "before": before}
+    return pa.field(name, kind, metadata={key: word for key, word in words.items() if word})
+
+
+def readable_versions(schema: pa.Schema) -> list[str]:
+    """The versions of a table that `completed` can read: its own and those before."""
+    return [str(version) for version in range(1, int((schema.metadata or {})[b"schema_version"]) + 1)]
 
 
 def missing_columns(found: pa.Schema, expected: pa.Schema) -> list[str]:
@@ -23,7 +30,7 @@ def missing_columns(found: pa.Schema, expected: pa.Schema) -> list[str]:
 
 
 def completed(table: pa.Table, expected: pa.Schema) -> pa.Table:
-    """The columns of `expected`, in its order; one that came later and is not in the table is null.
+    """The columns of `expected`, in its order; one that came later and is not there is null, or as it was before.
 
     Scores of packages that the table has stay, at its end, whether the package is installed here or not.
 
@@ -35,8 +42,14 @@ def completed(table: pa.Table, expected: pa.Schema) -> pa.Table:
         if each.name not in expected.names:
             expected = expected.append(each)
     there = set(table.column_names)
-    columns = [table[each.name] if each.name in there else pa.nulls(table.num_rows, each.type) for each in expected]
+    columns = [table[each.name] if each.name in there else _absent(each, table.num_rows) for each in expected]
     return pa.table(columns, schema=expected)
+
+
+def _absent(field: pa.Field, rows: int) -> pa.Array:
+    """The values of a column that a table lacks."""
+    before = (field.metadata or {}).get(b"before")
+    return pa.nulls(rows, field.type) if before is None else pa.array([before.decode()] * rows, field.type)
 
 
 SAMPLES = schema_of(
@@ -76,12 +89,18 @@ def _score_type(score: Score) -> pa.DataType:
 AS_DRAWN = "as drawn"
 """The truth of a case: its mask was on the scan's grid, and nothing was done to it."""
 
+_LABEL = _later("label", LABEL, before=LESION)
+"""What a row is of. Tables of version 1 have lesions alone."""
+
 CASES = schema_of(
     "cases",
     [
         field_of("run_id", LABEL),
         field_of("time_utc", TIME, "ns"),
         field_of("case", LABEL),
+        _LABEL,
+        # The labels that a region of this name unites, joined by " + "; null of a label.
+        _later("united", LABEL),
         field_of("subset", LABEL),
         field_of("checkpoint", LABEL),
         field_of("grid", LABEL),  # "scan": scored on the scan's own grid
@@ -94,7 +113,9 @@ CASES = schema_of(
         # AS_DRAWN, or how the mask came onto the scan's grid: by the transforms named, or "headers".
         _later("truth", LABEL),
     ],
+    version="2",
 )
+"""A row per case, label or region, and checkpoint. Version 1 had no labels: all rows were of lesions."""
 
 
 def with_scores(cases: pa.Schema) -> pa.Schema:
@@ -115,9 +136,11 @@ def added_scores(table: pa.Schema) -> list[pa.Field]:
 LESIONS = schema_of(
     "lesions",
     [
-        # One row per 6-connected component of a case's truth and of its prediction; see metrics.lesion.LesionRow.
+        # One row per 6-connected component of a case's truth and of its prediction, of each label whose components are
+        # counted; see metrics.lesion.LesionRow.
         field_of("run_id", LABEL),
         field_of("case", LABEL),
+        _LABEL,
         field_of("subset", LABEL),
         field_of("checkpoint", LABEL),
         field_of("mask", LABEL),  # "truth" or "prediction"
@@ -131,6 +154,7 @@ LESIONS = schema_of(
         field_of("detected_any_voxel", pa.bool_()),
         field_of("detected_msseg2016", pa.bool_()),  # null where it has 3 mm^3 or less and does not count there
     ],
+    version="2",
 )
 
 RUNS = schema_of(

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 VERSION = "1"
-"""Of all streams and tables."""
+"""Of all streams, and of tables that say no other."""
 
 LABEL = pa.dictionary(pa.int32(), pa.string())
 TIME = pa.timestamp("ns", tz="UTC")
@@ -25,9 +25,9 @@ def field_of(name: str, kind: pa.DataType, unit: str = "") -> pa.Field:
     return pa.field(name, kind, metadata={"unit": unit} if unit else None)
 
 
-def schema_of(table: str, fields: list[pa.Field]) -> pa.Schema:
+def schema_of(table: str, fields: list[pa.Field], *, version: str = VERSION) -> pa.Schema:
     """The schema of a stream or table, with its name and version."""
-    return pa.schema(fields, metadata={"table": table, "schema_version": VERSION})
+    return pa.schema(fields, metadata={"table": table, "schema_version": version})
 
 
 IDENTITY = [

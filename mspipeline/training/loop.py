@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -21,9 +21,9 @@ import numpy as np
 
 from mspipeline.backends.base import Backend, StepResult
 from mspipeline.backends.process_group import ALONE, ProcessGroup
+from mspipeline.channels import ONE_PROBABILITY, Channels, FloatArray, label_map
 from mspipeline.config import TrainingSettings
 from mspipeline.errors import RunFolderError, SuiteError
-from mspipeline.labels import LESION, ONE_PROBABILITY, Channels
 from mspipeline.losses import Loss
 from mspipeline.optimizers import learning_rate
 from mspipeline.runs import RunPaths, utc_now, write_rows
@@ -198,7 +198,9 @@ class Training:
 
     def _new_scores(self, reader: BatchReader) -> _PassScores:
         threshold = self._settings.threshold
-        return _PassScores(EpochScores(len(reader.case_ids), threshold), PassTotals(self._loss, threshold))
+        return _PassScores(
+            EpochScores(len(reader.case_ids), threshold, self._channels.labels), PassTotals(self._loss, threshold)
+        )
 
     def _step(
         self, step: Callable[..., StepResult], reader: BatchReader, batch: Batch, scores: _PassScores, began: float
@@ -213,14 +215,23 @@ class Training:
                 "training diverged: lower `learning_rate`"
             )
         if self.parallel.writes or not share.replicated:
-            of_lesion = self._channels.probability(LESION, result.probability)
-            scores.cases.add(share.cases, share.masks, of_lesion, result.loss)
+            probabilities = self._channels.probabilities(result.probability)
+            scores.cases.add(share.cases, share.masks, probabilities, result.loss)
+            truth, found = self._as_one(share.masks[..., 0], probabilities)
             joint = (lambda sums: sums) if share.replicated else self.parallel.sum
-            scores.totals.add(share.masks[..., 0], of_lesion, result.loss, joint=joint)
+            scores.totals.add(truth, found, result.loss, joint=joint)
         seconds = max(time.perf_counter() - began, 1e-9)
         # Of this process's shares: what all have is exchanged at the end of a pass.
         images_per_second = self.parallel.size * scores.cases.images / seconds
         self._observer.step_done(scores.totals.loss, scores.cases.running_dice, images_per_second)
+
+    def _as_one(self, masks: FloatArray, probabilities: Mapping[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """Where any label is, and its probability; of several labels, 1 where one of them is predicted, else 0."""
+        labels = self._channels.labels
+        if len(labels.foreground) == 1:
+            return masks, probabilities[labels.foreground[0]]
+        predicted = label_map(labels, probabilities, threshold=self._settings.threshold)
+        return (masks > 0).astype(np.float32), (predicted > 0).astype(np.float32)
 
     def _row(
         self, subset: str, scores: _PassScores, seconds: float, sums: dict[str, Any]

@@ -7,7 +7,7 @@ import pytest
 
 from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.registry import create
-from mspipeline.labels import channels_of
+from mspipeline.channels import channels_of
 from mspipeline.models.catalogue import build
 from mspipeline.network.graph import Builder, Graph
 from mspipeline.network.ops import Conv, Input

@@ -12,12 +12,12 @@ import pytest
 
 from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.registry import create
+from mspipeline.channels import channels_of
 from mspipeline.dense import cost_model
 from mspipeline.dense.compiler import tile_program
 from mspipeline.dense.cost_model import CostModel
 from mspipeline.dense.tiles import cut, deal, fitting_program, peak_bytes
 from mspipeline.errors import BackendError, ConfigError, ShapeError
-from mspipeline.labels import channels_of
 from mspipeline.models.catalogue import build
 from mspipeline.network.cost import cost
 from mspipeline.network.graph import Builder, Graph, Node

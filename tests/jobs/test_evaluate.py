@@ -90,7 +90,7 @@ def test_scores_are_those_of_the_written_maps_beside_the_truth_voxel_by_voxel(
         assert row["recall"] == pytest.approx(both / int(truth.sum()), abs=1e-12)
         assert row["truth_ml"] == pytest.approx(int(truth.sum()) * voxel_ml)
         assert row["prediction_ml"] == pytest.approx(int(found.sum()) * voxel_ml)
-        assert maps[case].lesion_ml == pytest.approx(row["prediction_ml"])
+        assert maps[case].volumes_ml["lesion"] == pytest.approx(row["prediction_ml"])
 
 
 def test_each_lesion_has_a_row_and_their_sizes_add_up_to_the_case(

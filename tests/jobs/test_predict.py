@@ -153,7 +153,7 @@ def test_a_mask_is_one_where_the_probability_reaches_the_threshold(
         assert 0 < expected.sum() < expected.size
         assert np.array_equal(np.asarray(mask.dataobj), expected.astype(np.uint8))
         voxel_ml = 6.0 * 6.0 * 9.375 / 1000
-        assert each.lesion_ml == pytest.approx(int(expected.sum()) * voxel_ml)
+        assert each.volumes_ml["lesion"] == pytest.approx(int(expected.sum()) * voxel_ml)
 
 
 def test_the_derivative_says_what_made_it_from_what(run_folder: Path, scans: Path, tmp_path: Path) -> None:
@@ -217,6 +217,8 @@ def test_one_run_and_one_scan_give_one_file_byte_by_byte(run_folder: Path, scans
     assert len(first) == 3
     for one, other in zip(first, second, strict=True):
         assert sha256_file(one.mask) == sha256_file(other.mask)
+        assert one.probability is not None
+        assert other.probability is not None
         assert sha256_file(one.probability) == sha256_file(other.probability)
 
 

@@ -22,7 +22,7 @@ Mask = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 COUNTS = ("true_positive", "true_negative", "truth_lesions_6", "predicted_lesions_6", "msseg2016_truth_lesions")
 
 
-def case_scores(truth: Mask, prediction: Mask, **known: Any) -> dict[str, float]:
+def case_scores(truth: Mask, prediction: Mask, **known: Any) -> dict[str, Any]:
     return score_case(CaseMasks(truth, prediction, **known))[0]
 
 
@@ -63,10 +63,11 @@ def test_scores_of_a_hand_drawn_case() -> None:
 
 def test_rows_and_scores_are_those_of_the_single_functions() -> None:
     truth, prediction = drawn()
-    scores, rows = score_case(CaseMasks(truth, prediction, spacing_mm=SPACING_MM, affine_ras=AFFINE_RAS))
+    masks = CaseMasks(truth, prediction, spacing_mm=SPACING_MM, affine_ras=AFFINE_RAS)
+    scores, rows = score_case(masks)
     assert rows == lesion_rows(truth, prediction, spacing_mm=SPACING_MM, affine_ras=AFFINE_RAS)
     assert scores["volume_error_percent"] == overlap.volume_error_percent(overlap.count(truth, prediction))
-    assert math.isnan(scores["roc_auc"])
+    assert str(scores["roc_auc"]) == "nan"
 
 
 def test_a_case_has_the_same_columns_whatever_is_in_it() -> None:
@@ -80,6 +81,32 @@ def test_a_case_has_the_same_columns_whatever_is_in_it() -> None:
     assert all(type(row[name]) is int for row in rows for name in COUNTS)
     assert all(type(value) in (int, float) for row in rows for value in row.values())
     assert not any(math.isinf(value) for row in rows for value in row.values())
+
+
+def test_of_a_label_whose_components_are_not_counted_only_their_scores_are_unknown() -> None:
+    truth, prediction = drawn()
+    masks = CaseMasks(truth, prediction, spacing_mm=SPACING_MM, affine_ras=AFFINE_RAS, probability=prediction * 0.9)
+    counted, rows = score_case(masks)
+    scores, none = score_case(masks, count_components=False)
+    assert len(rows) == 5
+    assert none == []
+    unknown = {name for name, value in scores.items() if value != counted[name]}
+    assert unknown == {
+        "truth_lesions_6",
+        "predicted_lesions_6",
+        "msseg2016_truth_lesions",
+        "msseg2016_predicted_lesions",
+        "msseg2016_predicted_ml",
+        "msseg2016_sensl",
+        "msseg2016_ppvl",
+        "msseg2016_f1",
+        "isbi2015_ltpr_18",
+        "isbi2015_lfpr_18",
+    }
+    counts = {name for name in unknown if scores[name] is None}
+    assert counts == {name for name in unknown if name.endswith(("_lesions", "_lesions_6"))}
+    assert all(math.isnan(scores[name] or 0.0) for name in unknown - counts)
+    assert all("Only of labels whose components are counted" in SCORES[name].definition for name in unknown)
 
 
 def test_a_flip_of_the_grid_changes_nothing_but_what_anima_prints() -> None:

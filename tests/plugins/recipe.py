@@ -11,15 +11,15 @@ import numpy as np
 from pydantic import ConfigDict, PositiveInt
 
 from mspipeline.backends.base import Backend
+from mspipeline.channels import Channels, channels_of, label_map
 from mspipeline.config import Strict, TrainingSettings
 from mspipeline.datasets.case import Case
 from mspipeline.datasets.layouts import Found, Masks
-from mspipeline.labels import LESION, Channels, channels_of
+from mspipeline.labels import LESION, LabelMap
 from mspipeline.models.stored import graph_of_run
 from mspipeline.preprocess.brain import BrainOrigin
 from mspipeline.recipes.base import Inspection, Recipe, Schema
-from mspipeline.recipes.postprocess import LesionMap, lesion_mask
-from mspipeline.recipes.prediction import PredictionSettings, Trained
+from mspipeline.recipes.prediction import PredictionSettings, Segmentation, Trained
 from mspipeline.recipes.stored_network import stored_network
 from mspipeline.recipes.training import TrainingRun
 from mspipeline.runs import RunPaths, RunRecord
@@ -27,7 +27,7 @@ from mspipeline.shards.epochs import EpochReader
 from mspipeline.shards.manifest import Manifest, ShardEntry, entries_as
 from mspipeline.shards.reader import open_shard
 from mspipeline.shards.writer import Source, StoredShard, chunk_options, describe, in_memory, store, write_origin
-from mspipeline.volume import BoolArray, FloatArray, ScanGrid
+from mspipeline.volume import FloatArray, ScanGrid
 
 
 class PictureSchema(Schema):
@@ -104,18 +104,18 @@ class TrainedPictures(Trained):
     def rule(self) -> str:
         return f"a pixel is lesion from {self.record.threshold:g} on"
 
-    def shard(self, shards: Path, entry: ShardEntry) -> tuple[BoolArray, LesionMap]:
+    def shard(self, shards: Path, entry: ShardEntry) -> tuple[LabelMap, Segmentation]:
         (own,) = entries_as(PictureEntry, [entry])
         image, mask = read_picture(shards, own)
-        return mask[..., None].astype(bool), self._lesions(image)
+        return mask[..., None], self._lesions(image)
 
-    def case(self, case: Case) -> tuple[LesionMap, BrainOrigin | None]:
+    def case(self, case: Case) -> tuple[Segmentation, BrainOrigin | None]:
         return self._lesions(picture_of(case, self.settings)), None
 
-    def _lesions(self, image: FloatArray) -> LesionMap:
+    def _lesions(self, image: FloatArray) -> Segmentation:
         probability = self.channels.probability(LESION, self.backend.predict(image[None]))[0][..., None]
-        mask = lesion_mask(probability, threshold=self.record.threshold)
-        return LesionMap(probability, mask, grid_of(probability.shape))
+        labels = label_map(self.labels, {LESION: probability}, threshold=self.record.threshold)
+        return Segmentation(labels, {LESION: probability}, grid_of(probability.shape))
 
 
 class Pictures2d(Recipe[PictureSchema]):

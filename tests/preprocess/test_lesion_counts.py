@@ -106,7 +106,7 @@ def test_voxels_are_boxes_at_the_border_of_the_field_of_view_as_well(scan: Path,
 def sliced(mask: np.ndarray, **recipe: Any) -> PreparedCase:
     grid = ScanGrid(mask.shape, np.diag([1.0, 2.0, 3.0, 1.0]), 1, 1)
     image = np.random.default_rng(0).normal(100, 5, mask.shape).astype(np.float32)
-    return apply(SliceSchema(**recipe), {"FLAIR": Volume(image, grid)}, lesions=Volume(mask, grid))
+    return apply(SliceSchema(**recipe), {"FLAIR": Volume(image, grid)}, mask=Volume(mask, grid))
 
 
 def slices_of(prepared: PreparedCase) -> np.ndarray:
@@ -162,7 +162,7 @@ def test_lesions_in_slices_that_are_left_out_are_lost() -> None:
     image = np.random.default_rng(0).normal(100, 5, SHAPE).astype(np.float32)
     image[:, :, 7:] = 0
     recipe = SliceSchema(size=SHAPE, drop_slices_without_brain=True)
-    counts = apply(recipe, {"FLAIR": Volume(image, grid)}, lesions=Volume(mask, grid)).counts
+    counts = apply(recipe, {"FLAIR": Volume(image, grid)}, mask=Volume(mask, grid)).counts
     assert counts is not None
     assert counts.stored == LesionCount(lesions=1, ml=0.009)
     assert counts.lost_in_slices == 1

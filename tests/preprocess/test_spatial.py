@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from mspipeline.errors import ShapeError
-from mspipeline.preprocess.spatial import back_to_scan, coordinates, from_slices, resample, to_slices
+from mspipeline.preprocess.spatial import back_to_scan, coordinates, from_slices, resample, resample_labels, to_slices
 from mspipeline.volume import ScanGrid
 
 
@@ -101,3 +101,22 @@ def test_the_way_back_has_the_scans_shape_and_keeps_a_smooth_map() -> None:
 def test_values_of_another_grid_are_refused_on_the_way_back() -> None:
     with pytest.raises(ShapeError, match="not on the resampled grid"):
         back_to_scan(noise(4, 4, 4), (8, 8, 8), grid(5, 5, 5))
+
+
+def test_label_maps_are_resampled_to_their_own_numbers_by_the_largest_share() -> None:
+    line = np.array([0, 0, 1, 1, 3, 3, 3, 0], np.uint8).reshape(8, 1, 1)
+    nearest = resample_labels(line, (4, 1, 1), (1, 2, 3), order=0, rows=(0, 4))
+    assert nearest.dtype == np.uint8
+    assert set(nearest.ravel()) <= {0, 1, 3}
+    # Each place lies between two voxels: of 1 and 3 no mean, and of label and background the label.
+    linear = resample_labels(line, (4, 1, 1), (1, 2, 3), order=1, rows=(0, 4))
+    assert linear.ravel().tolist() == [0, 1, 3, 3]
+    between = np.array([1, 3], np.uint8).reshape(2, 1, 1)
+    assert resample_labels(between, (1, 1, 1), (1, 2, 3), order=1, rows=(0, 1)).ravel().tolist() == [3]
+
+
+def test_of_one_label_that_is_the_cut_at_one_half() -> None:
+    mask = (np.random.default_rng(0).random((9, 7, 5)) < 0.4).astype(np.uint8)
+    for size in ((13, 4, 10), (18, 14, 5)):
+        cut = resample(mask.astype(np.float32), size, order=1) >= 0.5
+        assert np.array_equal(resample_labels(mask, size, (1,), order=1, rows=(0, size[0])), cut)

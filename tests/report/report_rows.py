@@ -68,8 +68,8 @@ def epoch_row(run_id: str, epoch: int, subset: str, **changes: Any) -> dict[str,
 
 def case_row(run_id: str, case: str, subset: str, **changes: Any) -> dict[str, Any]:
     """A scored case."""
-    row = {"run_id": run_id, "case": case, "subset": subset, "checkpoint": "best", "grid": "scan", "threshold": 0.5}
-    scores = {"dice": 0.8, "iou": 2 / 3, "precision": 0.9, "recall": 0.72, "specificity": 0.9991}
+    row = {"run_id": run_id, "case": case, "label": "lesion", "subset": subset, "checkpoint": "best", "grid": "scan"}
+    scores = {"threshold": 0.5, "dice": 0.8, "iou": 2 / 3, "precision": 0.9, "recall": 0.72, "specificity": 0.9991}
     volumes = {"volume_error_percent": -12.5, "truth_ml": 10.4, "prediction_ml": 9.1}
     return row | scores | volumes | changes
 

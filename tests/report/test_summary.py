@@ -298,3 +298,29 @@ def test_runs_whose_telemetry_is_incomplete_are_named(tables_folder: Write) -> N
     assert compare(tables_folder(runs=torn)).notes == (words,)
     words = "Telemetry of 1 run is incomplete; hardware rows are of what is left: r0."
     assert compare(tables_folder(runs=torn[:1])).notes == (words,)
+
+
+def of_labels(run: str, case: str, *dice: float) -> list[dict[str, Any]]:
+    """Rows of two labels and of the region that unites them."""
+    names = (("anterior", None), ("posterior", None), ("whole", "anterior + posterior"))
+    return [
+        case_row(run, case, "test", label=label, united=united, dice=value, msseg2016_f1=None, hd95_mm=3.0)
+        for (label, united), value in zip(names, dice, strict=True)
+    ]
+
+
+def test_groups_of_several_labels_are_ranked_by_the_mean_over_labels_without_regions(tables_folder: Write) -> None:
+    runs = [run_row("a"), run_row("b", model="vnet")]
+    cases = [*of_labels("a", "sub-01", 0.8, 0.6, 0.99), *of_labels("b", "sub-01", 0.9, NAN, 0.1)]
+    comparison = compare(tables_folder(runs=runs, cases=cases))
+    mean = comparison.row("cases.test.dice")
+    assert mean.name == "Held-out cases (test): Dice on the scan's own grid, mean over 2 labels"
+    assert "the mean over its labels (anterior, posterior) where that is defined" in mean.definition
+    assert [cell.value for cell in mean.cells] == pytest.approx([0.7, 0.9])
+    assert [cell.value for cell in comparison.row("cases.test.dice.whole").cells] == pytest.approx([0.99, 0.1])
+    assert [cell.value for cell in comparison.row("cases.test.dice.posterior").cells] == [0.6, None]
+    assert comparison.headline.startswith("Of 2 groups, vnet (base_width=8) with tensorflow on the CPU had the highest")
+    assert "median mean Dice over labels on 1 held-out test case: 0.900" in comparison.headline
+    assert {row.key for row in comparison.table if row.section == "Lesions and surfaces"} == {
+        f"cases.test.hd95_mm.{label}" for label in ("anterior", "posterior", "whole")
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from mspipeline.datasets.split import Split
 from mspipeline.errors import ShardError
 from mspipeline.files import read_json, write_json
+from mspipeline.labels import LESIONS, LabelSet
 from mspipeline.recipes.patches3d.shard import PatchEntry
 from mspipeline.recipes.slices2d.shard import SliceEntry
 from mspipeline.shards.manifest import (
@@ -19,6 +21,7 @@ from mspipeline.shards.manifest import (
     SkippedCase,
     entries_as,
     load_manifest,
+    missing_labels,
     verify_shards,
     write_manifest,
 )
@@ -144,8 +147,8 @@ def test_a_folder_without_a_manifest_is_unfinished(tmp_path: Path) -> None:
 def test_a_torn_manifest_and_one_of_another_version_are_refused(shards: Path) -> None:
     path = shards / "manifest.json"
     document = read_json(path, what="", remedy="")
-    write_json(path, {**document, "schema_version": 2})
-    with pytest.raises(ShardError, match="schema version 2, expected 1"):
+    write_json(path, {**document, "schema_version": 3})
+    with pytest.raises(ShardError, match="schema version 3, expected at most 2"):
         load_manifest(shards)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ShardError, match="not a readable shard manifest"):
@@ -182,3 +185,46 @@ def test_an_entry_of_patch_shards_that_version_0_1_wrote_is_read() -> None:
     entry = {"case": "sub-00", "file": "cases/sub-00.h5", "sha256": "00", "bytes": 9, "image_shape": [5, 5, 5, 2]}
     voxels = {"volume_shape": [9, 8, 7], "candidates": 44, "lesion_voxels": 4, "patches": 8}
     assert PatchEntry.model_validate({"kind": "patches3d", **entry, **voxels}).candidates == 44
+
+
+LABELS = LabelSet(("background", "anterior", "posterior"))
+
+
+def test_a_manifest_of_lesions_says_nothing_of_labels_and_is_of_version_1(shards: Path) -> None:
+    document = read_json(shards / "manifest.json", what="manifest", remedy="")
+    assert document["schema_version"] == 1
+    assert "labels" not in document
+    assert not any("label_voxels" in case for case in document["cases"])
+    assert load_manifest(shards).label_set == LESIONS
+    assert missing_labels(load_manifest(shards)) == []
+
+
+def test_other_labels_make_version_2_which_older_versions_refuse(shards: Path) -> None:
+    counts = {"sub-01": {"anterior": 3, "posterior": 0}, "sub-02": {"anterior": 1, "posterior": 9}, "sub-03": None}
+    manifest = load_manifest(shards)
+    entries = [each.model_copy(update={"label_voxels": counts[each.case]}) for each in manifest.cases]
+    labelled = manifest.model_copy(update={"schema_version": 2, "labels": LABELS.to_json(), "cases": tuple(entries)})
+    write_manifest(shards, labelled)
+    again = load_manifest(shards)
+    assert again == labelled
+    assert again.label_set == LABELS
+    assert [each.label_voxels for each in entries_as(SliceEntry, again.cases)] == list(counts.values())
+    assert missing_labels(again) == ["posterior"]  # sub-02 alone has it, and is not trained on
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"schema_version": 3}, "schema version 3, expected at most 2; read them with the version that made them"),
+        ({"schema_version": 2}, "schema version 2 without labels"),
+        ({"labels": LABELS.to_json()}, "schema version 1 with labels"),
+        ({"schema_version": 2, "labels": {"labels": {"anterior": {"value": 0}}}}, "labels: labels anterior: expected"),
+    ],
+)
+def test_labels_that_do_not_fit_the_version_are_refused(shards: Path, changes: dict[str, Any], words: str) -> None:
+    path = shards / "manifest.json"
+    write_json(path, {**read_json(path, what="manifest", remedy=""), **changes})
+    with pytest.raises(ShardError) as error:
+        load_manifest(shards)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)

@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from mspipeline.labels import LabelSet
 from mspipeline.training.scores import EpochScores
 
 
@@ -11,8 +12,8 @@ def batch(*slices: list[list[float]]) -> np.ndarray:
     return np.array(slices, np.float32)[..., None]  # (N, 1, W) -> (N, 1, W, 1)
 
 
-def found(*slices: list[list[float]]) -> np.ndarray:
-    return np.array(slices, np.float32)  # (N, 1, W)
+def found(*slices: list[list[float]]) -> dict[str, np.ndarray]:
+    return {"lesion": np.array(slices, np.float32)}  # (N, 1, W)
 
 
 def filled() -> EpochScores:
@@ -24,7 +25,7 @@ def filled() -> EpochScores:
 
 
 def test_dice_is_of_each_case_and_undefined_where_there_is_nothing() -> None:
-    dice = filled().case_dice()
+    dice = filled().case_dice("lesion")
     assert dice[0] == pytest.approx(2 / 4)
     assert math.isnan(dice[1])
     assert math.isnan(dice[2])
@@ -60,3 +61,26 @@ def test_a_pass_without_lesions_has_no_dice() -> None:
     scores = EpochScores(cases=1, threshold=0.5)
     scores.add(np.array([0]), batch([[0, 0]]), found([[0.1, 0.1]]), 0.1)
     assert math.isnan(scores.summary()["dice"])
+
+
+def test_with_several_labels_dice_is_the_mean_over_labels_of_their_means_over_cases() -> None:
+    labels = LabelSet(("background", "a", "b"))
+    scores = EpochScores(cases=3, threshold=0.5, labels=labels)
+    truth = batch([[1, 1, 2, 0]], [[0, 0, 2, 2]])
+    a, b = np.array([[[0.9, 0.1, 0.1, 0.6]], [[0, 0, 0, 0]]], np.float32), np.zeros((2, 1, 4), np.float32)
+    b[0, 0, 2] = b[1, 0, 2] = 0.8
+    found = {"background": 1 - a - b, "a": a, "b": b}
+    scores.add(np.array([0, 1]), truth, found, 0.5)
+    # a: 1 of 2 found, 1 wrong, in case 0 alone; b: all of 1 in case 0, 1 of 2 in case 1; case 2 has nothing.
+    assert scores.case_dice("a")[0] == pytest.approx(0.5)
+    assert math.isnan(scores.case_dice("a")[1])
+    assert scores.case_dice("b")[:2] == pytest.approx([1.0, 2 / 3])
+    summary = scores.summary()
+    assert summary["dice"] == pytest.approx((0.5 + (1 + 2 / 3) / 2) / 2)
+    assert summary["dice_undefined_cases"] == 1
+    assert scores.running_dice == pytest.approx((0.5 + 2 * 2 / (2 * 2 + 1)) / 2)
+    hard = [((2 + 1) / (2 + 2 + 1) + 1.0) / 2, (1.0 + (2 + 1) / (1 + 2 + 1)) / 2]
+    assert summary["dice_slice_hard_smooth1"] == pytest.approx(np.mean(hard))
+    again = EpochScores(cases=3, threshold=0.5, labels=labels)
+    again.restore(json.loads(json.dumps(scores.to_json())))
+    assert again.summary() == summary

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mspipeline.console import say_warning, stdout
 from mspipeline.files import read_json
+from mspipeline.labels import LESIONS
 from mspipeline.preprocess.brain import counted
 from mspipeline.recipes.catalogue import recipe_of
 from mspipeline.shards.manifest import Manifest
@@ -36,7 +37,12 @@ def print_manifest(manifest: Manifest, folder: Path) -> None:
         stdout.print(f"  {line}")
     if not manifest.split.validation:
         stdout.print(f"  no case is held out for validation: {recipe.unvalidated}")
-    stdout.print(f"next: mspipeline train {recipe.example_network} {folder}")
+    labels = manifest.label_set
+    if labels != LESIONS:
+        regions = "; ".join(f"{name}: {' + '.join(united)}" for name, united in labels.regions.items())
+        stdout.print(f"  labels: {labels.words}{'; ' if regions else ''}{regions}")
+    classes = f" --set classes={len(labels.names)}" if len(labels.names) > 2 else ""
+    stdout.print(f"next: mspipeline train {recipe.example_network} {folder}{classes}")
 
 
 def _near(manifest: Manifest) -> list[str]:
@@ -53,8 +59,8 @@ def _near(manifest: Manifest) -> list[str]:
 
 
 def print_derivative(folder: Path) -> None:
-    """Where the lesion maps are, and where the brains came from."""
+    """Where the maps are, and where the brains came from."""
     description = read_json(folder / "dataset_description.json", what="description", remedy="predict again")
-    stdout.print(f"lesion maps are in {folder}")
+    stdout.print(f"{description['Name'].partition(' by ')[0].lower()} are in {folder}")
     if sources := counted(description["BrainSources"]):
         stdout.print(f"  brain: {sources}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from mspipeline.commands.display.table import print_json, table
 from mspipeline.console import show, stdout
+from mspipeline.labels import LESION
 from mspipeline.runs import RunPaths, read_record, read_rows
 from mspipeline.tables.schema import AS_DRAWN, CASES, EPOCHS
 
@@ -33,13 +34,16 @@ def print_run(folder: Path, *, as_json: bool) -> None:
 
 
 def print_cases(folder: Path, *, checkpoint: str, as_json: bool) -> None:
-    """Every case that a checkpoint of a run was scored on, and what the truth was."""
+    """Every case that a checkpoint of a run was scored on, label by label, and what the truth was."""
     rows = [row for row in read_rows(RunPaths(folder).cases, CASES).to_pylist() if row["checkpoint"] == checkpoint]
     if as_json:
         print_json(rows)
         return
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    several = len(labels) > 1
     columns = [
         "case",
+        *(["label"] if several else []),
         "subset",
         "Dice",
         "IoU",
@@ -50,11 +54,12 @@ def print_cases(folder: Path, *, checkpoint: str, as_json: bool) -> None:
         "truth ml",
         "found ml",
     ]
-    shown = table(columns, words=2)
+    shown = table(columns, words=3 if several else 2)
     for row in rows:
         scores = (row[name] for name in ("dice", "iou", "precision", "recall"))
         shown.add_row(
             row["case"],
+            *([row["label"]] if several else []),
             row["subset"],
             *map(show, scores),
             show(row["specificity"], 5),
@@ -64,21 +69,25 @@ def print_cases(folder: Path, *, checkpoint: str, as_json: bool) -> None:
         )
     stdout.print(shown)
     for subset in dict.fromkeys(row["subset"] for row in rows):
-        dice = [row["dice"] for row in rows if row["subset"] == subset and row["dice"] == row["dice"]]
-        if dice:
-            cases = "1 case" if len(dice) == 1 else f"{len(dice)} cases"
-            stdout.print(f"{subset}: median Dice {statistics.median(dice):.3f} over {cases} with a defined Dice")
+        for label in labels:
+            of_label = [row["dice"] for row in rows if (row["subset"], row["label"]) == (subset, label)]
+            if dice := [value for value in of_label if value == value]:
+                cases = "1 case" if len(dice) == 1 else f"{len(dice)} cases"
+                what = f"{subset}, {label}" if several else subset
+                stdout.print(f"{what}: median Dice {statistics.median(dice):.3f} over {cases} with a defined Dice")
+    what = "voxel of it" if several else "lesion" if labels in ([], [LESION]) else labels[0]
     stdout.print(
-        f"{checkpoint} checkpoint, each scan's own grid; a dash is undefined (no lesion in truth or prediction)"
+        f"{checkpoint} checkpoint, each scan's own grid; a dash is undefined (no {what} in truth or prediction)"
     )
     stdout.print(f"truth: {_truth(rows)}")
 
 
 def _truth(rows: Sequence[Mapping[str, Any]]) -> str:
     """What these rows of the table `cases` were scored against."""
-    moved = {row["case"]: row["truth"] for row in rows if row["truth"] not in (AS_DRAWN, None)}
-    unknown = sum(row["truth"] is None for row in rows)
-    drawn = len(rows) - len(moved) - unknown
+    truths = {row["case"]: row["truth"] for row in rows}  # of all labels of a case
+    moved = {case: truth for case, truth in truths.items() if truth not in (AS_DRAWN, None)}
+    unknown = sum(truth is None for truth in truths.values())
+    drawn = len(truths) - len(moved) - unknown
     parts = [f"each case's mask as it was drawn, on the scan's own grid ({drawn} case{'s' if drawn != 1 else ''})"]
     if moved:
         shown = ", ".join(f"{case} by {way}" for case, way in list(moved.items())[:TRUTHS_SHOWN])

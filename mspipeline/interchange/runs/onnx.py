@@ -17,11 +17,12 @@ import numpy as np
 from mspipeline.backends.base import Execution, FloatArray
 from mspipeline.backends.onnxruntime import OnnxRuntimeBackend, run_file
 from mspipeline.backends.registry import adapter, availability, create
+from mspipeline.channels import channels_of
 from mspipeline.errors import DataError, RunFolderError, ShapeError
 from mspipeline.files import sha256_data, sha256_file, write_json
 from mspipeline.interchange.onnx import OPSET, Imported, read_onnx, write_onnx
 from mspipeline.interchange.runs.record import imported_record, new_run
-from mspipeline.labels import channels_of
+from mspipeline.labels import LESIONS, LabelSet
 from mspipeline.models.stored import IMPORTED, graph_of_run
 from mspipeline.network.graph import Graph
 from mspipeline.network.ops import Shape
@@ -132,6 +133,7 @@ def import_run(
     output: Path,
     *,
     recipe: AnyRecipe,
+    labels: LabelSet = LESIONS,
     data: Mapping[str, str],
     shape: Shape | None,
     backend: str,
@@ -141,8 +143,9 @@ def import_run(
 ) -> ImportedRun:
     """Make OUTPUT a run of the network in an ONNX file; everything is read and checked before anything is written.
 
-    recipe: what makes the network's images of scans. data: "dataset_hash" and "split_hash" of the shards that the run
-    may be scored on; empty where there are none. shape: as for `read_onnx`. origin: where the import happens.
+    recipe: what makes the network's images of scans. labels: what the network was trained for. data: "dataset_hash" and
+    "split_hash" of the shards that the run may be scored on; empty where there are none. shape: as for `read_onnx`.
+    origin: where the import happens.
     Raises RunFolderError where OUTPUT holds a run, what `read_onnx` does, ShapeError where the network does not take
     the recipe's images or give probabilities of labels, DataError where what was read does not compute what the file
     does.
@@ -151,7 +154,7 @@ def import_run(
     imported = read_onnx(file, shape)
     graph = imported.graph
     adapter(backend).check(graph)
-    _check_images(file, graph, recipe)
+    _check_images(file, graph, recipe, labels)
     difference = import_difference(file, imported, threads) if find_spec("onnxruntime") else None
     if difference is not None and not difference <= TOLERANCE:
         raise DataError(
@@ -171,6 +174,7 @@ def import_run(
         sources={str(file): digest},
         origin=origin,
         data=data,
+        labels=labels,
         threads=threads,
     )
     write_json(paths.graph, graph.to_json())
@@ -180,7 +184,7 @@ def import_run(
     return ImportedRun(record, imported, difference)
 
 
-def _check_images(file: Path, graph: Graph, recipe: AnyRecipe) -> None:
+def _check_images(file: Path, graph: Graph, recipe: AnyRecipe, labels: LabelSet) -> None:
     """Raise ShapeError where images of the recipe do not fit the network, or it gives no probabilities of labels."""
     taken, made = [node.shape for node in graph.inputs], recipe.image_shape
     if taken != [made]:
@@ -189,6 +193,6 @@ def _check_images(file: Path, graph: Graph, recipe: AnyRecipe) -> None:
             "channels); name the recipe or the shards it was trained with: --recipe, --set size=[X,Y,Z], --shards"
         )
     try:
-        channels_of(graph, recipe.mask_shape)
+        channels_of(graph, recipe.mask_shape, labels)
     except ShapeError as error:
         raise ShapeError(f"{file}: {error}") from error

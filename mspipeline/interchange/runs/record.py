@@ -8,6 +8,7 @@ from typing import Any
 
 from mspipeline.backends.registry import availability
 from mspipeline.errors import RunFolderError
+from mspipeline.labels import LESIONS, LabelSet, stored
 from mspipeline.network.cost import cost
 from mspipeline.network.graph import Graph
 from mspipeline.recipes.base import Schema
@@ -35,12 +36,13 @@ def imported_record(
     origin: Mapping[str, Any],
     data: Mapping[str, str] | None = None,
     cascade: CascadeSettings | None = None,
+    labels: LabelSet = LESIONS,
     threads: int = 0,
 ) -> RunRecord:
     """A complete run without a training of ours.
 
     stem: of the run's name. sources: SHA-256 by file. origin: where the import happens, as `provenance` gives it.
-    data: the hashes of the dataset and its split, where they are known.
+    data: the hashes of the dataset and its split, where they are known. labels: what predictions are made of.
     """
     costs, known = cost(graph), data or {}
     now = utc_now()
@@ -59,6 +61,7 @@ def imported_record(
         monitor="none",
         threshold=threshold,
         cascade=cascade,
+        labels=stored(labels),
         trainable_parameters=costs.trainable,
         non_trainable_parameters=costs.non_trainable,
         macs=costs.macs,

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.backends.base import Backend
-from mspipeline.labels import LESION, Channels
+from mspipeline.channels import Channels
+from mspipeline.labels import LESION
 from mspipeline.patches.candidates import Coordinates
 from mspipeline.patches.gather import gather
 from mspipeline.volume import FloatArray

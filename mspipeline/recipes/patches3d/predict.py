@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mspipeline.datasets.case import Case
 from mspipeline.errors import SuiteError
+from mspipeline.labels import LESION, LabelMap
 from mspipeline.models.stored import graph_of_run
 from mspipeline.patches.candidates import Coordinates, candidates
 from mspipeline.preprocess.brain import BrainOrigin
@@ -15,14 +18,14 @@ from mspipeline.recipes.patches3d.prepare import apply_files
 from mspipeline.recipes.patches3d.schema import PatchSchema
 from mspipeline.recipes.patches3d.shard import PatchEntry, read_patch_case
 from mspipeline.recipes.patches3d.voxelwise import VoxelNetwork
-from mspipeline.recipes.postprocess import LesionMap, lesion_mask
-from mspipeline.recipes.prediction import PredictionSettings, Trained
+from mspipeline.recipes.postprocess import lesion_mask
+from mspipeline.recipes.prediction import PredictionSettings, Segmentation, Trained
 from mspipeline.recipes.scans import read_arguments
 from mspipeline.recipes.stored_network import stored_network
 from mspipeline.runs import CascadeSettings, RunPaths, RunRecord
 from mspipeline.shards.manifest import ShardEntry, entries_as
 from mspipeline.training.protocols import Stop
-from mspipeline.volume import BoolArray, FloatArray, ScanGrid
+from mspipeline.volume import FloatArray, ScanGrid
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,12 @@ class TrainedCascade(Trained):
             f"than {cascade.min_total_ml:g} ml"
         )
 
-    def shard(self, shards: Path, entry: ShardEntry) -> tuple[BoolArray, LesionMap]:
+    def shard(self, shards: Path, entry: ShardEntry) -> tuple[LabelMap, Segmentation]:
         (own,) = entries_as(PatchEntry, [entry])
         case = read_patch_case(shards, own)
-        return case.scan_mask, self._lesions(case.image, case.voxels.candidates, case.grid)
+        return case.scan_mask.view(np.uint8), self._lesions(case.image, case.voxels.candidates, case.grid)
 
-    def case(self, case: Case) -> tuple[LesionMap, BrainOrigin]:
+    def case(self, case: Case) -> tuple[Segmentation, BrainOrigin]:
         recipe = self.recipe
         prepared = apply_files(recipe, **read_arguments(recipe, case))
         places = candidates(
@@ -67,7 +70,7 @@ class TrainedCascade(Trained):
         )
         return self._lesions(prepared.image, places, prepared.grid), prepared.brain_origin
 
-    def _lesions(self, image: FloatArray, places: Coordinates, grid: ScanGrid) -> LesionMap:
+    def _lesions(self, image: FloatArray, places: Coordinates, grid: ScanGrid) -> Segmentation:
         """The last stage's probabilities of a normalised volume, and the lesions in them.
 
         image: (X, Y, Z, C), C-contiguous, on the canonical axes of `grid`. places: (N, 3), the candidates.
@@ -88,7 +91,7 @@ class TrainedCascade(Trained):
             min_total_ml=self.settings.min_total_ml,
             voxel_ml=grid.voxel_ml,
         )
-        return LesionMap(probability, mask, grid)
+        return Segmentation(mask.view(np.uint8), {LESION: probability}, grid)
 
     def _go_on(self) -> None:
         error: SuiteError | None = self.stop()

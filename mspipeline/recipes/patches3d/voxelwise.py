@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.backends.base import Backend, Execution
+from mspipeline.channels import channels_of
 from mspipeline.dense.border_classes import obstacle
 from mspipeline.dense.compiler import TileProgram
 from mspipeline.dense.cost_model import CostModel
 from mspipeline.dense.tiles import Tile, cut, deal, fitting_program
 from mspipeline.errors import BackendError, ConfigError
-from mspipeline.labels import LESION, channels_of
+from mspipeline.labels import LESION
 from mspipeline.network.cost import cost
 from mspipeline.network.graph import Graph
 from mspipeline.patches.candidates import Coordinates

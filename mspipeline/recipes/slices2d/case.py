@@ -9,17 +9,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from mspipeline.labels import LESIONS, LabelMap, LabelSet
 from mspipeline.preprocess.brain import BrainOrigin, BrainSource
 from mspipeline.preprocess.intensity import Statistics
 from mspipeline.preprocess.lesion_counts import LesionCounts
-from mspipeline.preprocess.spatial import resample, to_slices
+from mspipeline.preprocess.spatial import resample, resample_labels, to_slices
 from mspipeline.recipes.slices2d.schema import SliceSchema
-from mspipeline.volume import BoolArray, FloatArray, ScanGrid
+from mspipeline.volume import FloatArray, ScanGrid
 
 BLOCK_SLICES = 16
 """Slices resampled at a time: 4 MiB of a 256 x 256 channel, small beside a volume, large beside a call's overhead."""
@@ -29,32 +29,34 @@ BLOCK_SLICES = 16
 class SliceBlock:
     """Consecutive stored slices. first: place of the first of them among the case's slices.
 
-    images: (n, H, W, C) float32. mask: (n, H, W) uint8, or None where the case has no lesion mask.
+    images: (n, H, W, C) float32. mask: (n, H, W) uint8, label numbers, or None where the case has no mask.
     """
 
     first: int
     images: FloatArray
-    mask: npt.NDArray[np.uint8] | None
+    mask: LabelMap | None
 
 
 @dataclass(frozen=True)
 class PreparedCase:
     """One case, normalised on its own grid; slices are resampled when they are asked for.
 
-    scans: modality -> (X, Y, Z) float32, normalised. lesions: (X, Y, Z) bool or None; both on `grid`'s canonical axes.
+    scans: modality -> (X, Y, Z) float32, normalised. truth: (X, Y, Z) uint8, numbers of `labels`, or None; both on
+    `grid`'s canonical axes.
     slice_index: (S,) int32, places of the slices on the resampled volume's slice axis.
     volume_shape: (X, Y, Z) of the resampled volume.
     brain_origin: where the brain comes from. intensity: modality -> statistics of the brain before normalising.
-    counts: of the lesions, as drawn, on the scan's grid and in the slices; None where there is no lesion mask.
+    counts: of the lesions, as drawn, on the scan's grid and in the slices; None where there is no mask, or of labels.
     """
 
     recipe: SliceSchema
     scans: Mapping[str, FloatArray]
-    lesions: BoolArray | None
+    truth: LabelMap | None
     grid: ScanGrid
     slice_index: npt.NDArray[np.int32]
     brain_origin: BrainOrigin
     intensity: Mapping[str, Statistics]
+    labels: LabelSet = LESIONS
     counts: LesionCounts | None = None
 
     @property
@@ -79,9 +81,9 @@ class PreparedCase:
         return images
 
     @property
-    def mask(self) -> npt.NDArray[np.uint8] | None:
-        """(S, H, W) uint8: every slice of the lesion mask, resampled now; None where there is none."""
-        if self.lesions is None:
+    def mask(self) -> LabelMap | None:
+        """(S, H, W) uint8: every slice of the mask, resampled now; None where there is none."""
+        if self.truth is None:
             return None
         parts = [block.mask for block in self.blocks() if block.mask is not None]
         return np.concatenate(parts)
@@ -109,19 +111,11 @@ class PreparedCase:
             scan = to_slices(self.scans[modality], self.recipe.axis)  # (X,Y,Z) -> (S,H,W)
             resample(scan, size, order=self.recipe.image_order, rows=rows, out=images[..., channel])
         mask = None
-        if self.lesions is not None:
-            lesions = to_slices(self.lesions, self.recipe.axis)  # (X,Y,Z) -> (S,H,W)
-            mask = _resample_mask(lesions, size, order=self.recipe.mask_order, rows=rows)[wanted]
+        if self.truth is not None:
+            truth = to_slices(self.truth, self.recipe.axis)  # (X,Y,Z) -> (S,H,W)
+            numbers = range(1, len(self.labels.names))
+            mask = resample_labels(truth, size, numbers, order=self.recipe.mask_order, rows=rows)[wanted]
         return SliceBlock(first, images[wanted], mask)
-
-
-def _resample_mask(
-    lesions: npt.NDArray[Any], size: tuple[int, int, int], *, order: Literal[0, 1], rows: tuple[int, int]
-) -> npt.NDArray[np.uint8]:
-    """(S, H, W) bool -> rows of it on the grid of `size`, uint8; linear interpolation is cut at one half."""
-    if order == 0:
-        return resample(lesions.view(np.uint8), size, order=0, rows=rows)
-    return (resample(lesions.astype(np.float32), size, order=1, rows=rows) >= 0.5).astype(np.uint8)
 
 
 def _in_order(

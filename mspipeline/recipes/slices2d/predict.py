@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mspipeline.backends.base import Backend
+from mspipeline.channels import Channels, channels_of, label_map
 from mspipeline.datasets.case import Case
-from mspipeline.labels import LESION, Channels, channels_of
+from mspipeline.labels import LabelMap
 from mspipeline.models.stored import graph_of_run
 from mspipeline.preprocess.brain import BrainOrigin
 from mspipeline.preprocess.spatial import back_to_scan, from_slices
-from mspipeline.recipes.postprocess import LesionMap, lesion_mask
-from mspipeline.recipes.prediction import PredictionSettings, Trained
+from mspipeline.recipes.prediction import PredictionSettings, Segmentation, Trained
 from mspipeline.recipes.scans import read_arguments
 from mspipeline.recipes.slices2d.prepare import apply_files
 from mspipeline.recipes.slices2d.schema import SliceSchema
@@ -24,7 +24,7 @@ from mspipeline.recipes.slices2d.shard import SliceEntry, read_slices
 from mspipeline.recipes.stored_network import stored_network
 from mspipeline.runs import RunPaths, RunRecord
 from mspipeline.shards.manifest import ShardEntry, entries_as
-from mspipeline.volume import BoolArray, FloatArray, ScanGrid
+from mspipeline.volume import FloatArray, ScanGrid
 
 
 class SlicedCase(Protocol):
@@ -44,30 +44,35 @@ class SlicedCase(Protocol):
     def grid(self) -> ScanGrid: ...
 
 
-def predict_slices(backend: Backend, channels: Channels, images: FloatArray, *, batch_size: int) -> FloatArray:
-    """The probability of lesion at every pixel of slices, a batch at a time.
+def predict_slices(
+    backend: Backend, channels: Channels, images: FloatArray, *, batch_size: int
+) -> dict[str, FloatArray]:
+    """The probability of each label that decides at every pixel of slices, a batch at a time.
 
-    channels: of the network in the backend. images: (S, H, W, C), S may be 0. Returns (S, H, W) in [0, 1].
+    channels: of the network in the backend. images: (S, H, W, C), S may be 0. Returns (S, H, W) each, in [0, 1].
     """
-    probability = np.empty(images.shape[:3], np.float32)
+    probabilities = {name: np.empty(images.shape[:3], np.float32) for name in channels.decisive}
     for first in range(0, len(images), batch_size):
         batch = images[first : first + batch_size]
-        probability[first : first + batch_size] = channels.probability(LESION, backend.predict(batch))
-    return probability
+        for name, values in channels.probabilities(backend.predict(batch)).items():
+            probabilities[name][first : first + batch_size] = values
+    return probabilities
 
 
 def predict_on_scan(
     backend: Backend, channels: Channels, case: SlicedCase, *, axis: int, batch_size: int
-) -> FloatArray:
-    """The lesion probability of a case at every voxel of its scan.
+) -> dict[str, FloatArray]:
+    """The probability of each label that decides at every voxel of a case's scan.
 
     channels: of the network in the backend. axis: of the resampled volume, along which the slices were cut. Places
-    without a slice (no brain there) have probability 0. Returns (X, Y, Z) in [0, 1] on the scan's canonical grid,
-    interpolated linearly.
+    without a slice (no brain there) have probability 0. Returns (X, Y, Z) each, in [0, 1], on the scan's canonical
+    grid, interpolated linearly.
     """
-    probability = predict_slices(backend, channels, case.images, batch_size=batch_size)
-    volume = from_slices(probability, case.slice_index, case.volume_shape, axis)
-    return back_to_scan(volume, case.volume_shape, case.grid)
+    probabilities = predict_slices(backend, channels, case.images, batch_size=batch_size)
+    for name, values in probabilities.items():
+        volume = from_slices(values, case.slice_index, case.volume_shape, axis)
+        probabilities[name] = back_to_scan(volume, case.volume_shape, case.grid)
+    return probabilities
 
 
 @dataclass(frozen=True)
@@ -86,22 +91,32 @@ class TrainedSlices(Trained):
 
     @property
     def rule(self) -> str:
-        return f"a voxel is lesion where its probability is at least {self.record.threshold:g}"
+        threshold = f"{self.record.threshold:g}"
+        if len(self.labels.names) == 2:
+            return f"a voxel is {self.labels.foreground[0]} where its probability is at least {threshold}"
+        if self.channels.decisive == self.labels.names:
+            return f"a voxel has the most probable label of {', '.join(self.labels.names)}"
+        return (
+            f"a voxel has the most probable label of {', '.join(self.labels.foreground)} whose probability is at least "
+            f"{threshold}, and is background where none is"
+        )
 
-    def shard(self, shards: Path, entry: ShardEntry) -> tuple[BoolArray, LesionMap]:
+    def shard(self, shards: Path, entry: ShardEntry) -> tuple[LabelMap, Segmentation]:
         (own,) = entries_as(SliceEntry, [entry])
         case = read_slices(shards, own)
-        return case.scan_mask, self._lesions(case)
+        return case.scan_mask, self._segmentation(case)
 
-    def case(self, case: Case) -> tuple[LesionMap, BrainOrigin]:
+    def case(self, case: Case) -> tuple[Segmentation, BrainOrigin]:
         prepared = apply_files(self.recipe, **read_arguments(self.recipe, case))
-        return self._lesions(prepared), prepared.brain_origin
+        return self._segmentation(prepared), prepared.brain_origin
 
-    def _lesions(self, case: SlicedCase) -> LesionMap:
-        probability = predict_on_scan(
+    def _segmentation(self, case: SlicedCase) -> Segmentation:
+        probabilities = predict_on_scan(
             self.backend, self.channels, case, axis=self.recipe.axis, batch_size=self.batch_size
         )
-        return LesionMap(probability, lesion_mask(probability, threshold=self.record.threshold), case.grid)
+        labels = label_map(self.labels, probabilities, threshold=self.record.threshold)
+        foreground = {name: probabilities[name] for name in self.labels.foreground}
+        return Segmentation(labels, foreground, case.grid)
 
 
 def load_slices_run(
@@ -109,7 +124,7 @@ def load_slices_run(
 ) -> TrainedSlices:
     """The network of a run folder. batch_size: where `how` does not say. Raises as `Recipe.load`."""
     graph = graph_of_run(paths.root, record, recipe.image_shape)
-    channels = channels_of(graph, recipe.image_shape[:-1])
+    channels = channels_of(graph, recipe.image_shape[:-1], record.label_set)
     file = paths.best if how.checkpoint == "best" else paths.last
     backend = stored_network(graph, record, file, how.execution)
     return TrainedSlices(record, recipe, backend, channels, how.batch_size or batch_size)

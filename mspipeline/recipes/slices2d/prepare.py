@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mspipeline.errors import DatasetError
+from mspipeline.errors import ConfigError, DatasetError
 from mspipeline.grid import TransformChain
+from mspipeline.labels import LESIONS, LabelSet
 from mspipeline.preprocess.brain import brain_origin
 from mspipeline.preprocess.intensity import Statistics, normalise, statistics
 from mspipeline.preprocess.lesion_counts import Placing
-from mspipeline.preprocess.resample_onto import case_reader
+from mspipeline.preprocess.resample_onto import CaseReader, case_reader
 from mspipeline.preprocess.spatial import coordinates, require_same_grid, to_slices
 from mspipeline.recipes.slices2d.case import PreparedCase
 from mspipeline.recipes.slices2d.lesions import slice_counts
@@ -30,13 +31,15 @@ def apply(
     scans: Mapping[str, Volume],
     brain: Volume | None = None,
     *,
-    lesions: Volume | None = None,
+    mask: Volume | None = None,
+    labels: LabelSet = LESIONS,
     files: Mapping[str, Path] | None = None,
     placing: Placing | None = None,
 ) -> PreparedCase:
     """Normalise the scans of one case over its brain voxels, ready to be cut into slices.
 
-    scans: modality -> image, at least those the recipe names. brain, lesions: bool masks.
+    scans: modality -> image, at least those the recipe names. brain: bool. mask: of label numbers, uint8 or, of
+    lesions, bool; labels: what it can hold.
     files: of the modalities, "brain" and "lesions", for error lines; a modality's own name where absent.
     placing: what became of the lesion mask on its way to this grid, where it was drawn on another.
     Raises DatasetError where a modality is missing, the grids differ, or the recipe wants a brain mask and there is
@@ -48,7 +51,7 @@ def apply(
     reference = recipe.modalities[0]
     grid = scans[reference].grid
     others = {key: scans[key] for key in recipe.modalities[1:]}
-    others |= {key: volume for key, volume in (("brain", brain), ("lesions", lesions)) if volume is not None}
+    others |= {key: volume for key, volume in (("brain", brain), ("lesions", mask)) if volume is not None}
     for key, volume in others.items():
         require_same_grid(names[reference], grid, names[key], volume.grid)
     if recipe.brain == "mask" and brain is None:
@@ -71,18 +74,20 @@ def apply(
         intensity[modality] = stats
         has_brain |= voxels.any(axis=(1, 2))
     slice_index = _slice_index(recipe, has_brain)
+    truth = None if mask is None else mask.data.view(np.uint8)
     counts = None
-    if lesions is not None:
-        counts = slice_counts(lesions.data, grid, recipe, slice_index, placing=placing)
+    if truth is not None and labels == LESIONS:
+        counts = slice_counts(truth.view(bool), grid, recipe, slice_index, placing=placing)
     brain_voxels = brain.data if use_mask and brain is not None else scans[reference].data != 0
     return PreparedCase(
         recipe=recipe,
         scans=prepared,
-        lesions=None if lesions is None else lesions.data,
+        truth=truth,
+        labels=labels,
         grid=grid,
         slice_index=slice_index,
         brain_origin=brain_origin(
-            "mask" if use_mask else "nonzero", brain_voxels, None if lesions is None else lesions.data
+            "mask" if use_mask else "nonzero", brain_voxels, None if truth is None else truth > 0
         ),
         intensity=intensity,
         counts=counts,
@@ -94,13 +99,16 @@ def apply_files(
     scans: Mapping[str, Path],
     brain: Path | None = None,
     *,
-    lesions: Path | None = None,
+    mask: Path | None = None,
+    labels: LabelSet = LESIONS,
     chains: Mapping[str, TransformChain] | None = None,
     strays: Mapping[str, str] | None = None,
 ) -> PreparedCase:
-    """`apply` to the files of one case, read in parallel. Raises as `apply`, `CaseReader.volume` and `mask`.
+    """`apply` to the files of one case, read in parallel. Raises as `apply`, `CaseReader.volume`, `mask`
+    and `labels`, ConfigError where the recipe has a `mask_threshold` for a label map.
 
-    chains: transforms from the space of the recipe's `resample_to` to that of a file; without effect where it is unset.
+    mask: of `labels`. chains: transforms from the space of the recipe's `resample_to` to that of a file; without
+    effect where it is unset.
     strays: files whose names declare a space to which no transform leads.
     """
     reader = case_reader(recipe.resample_to, recipe.modalities, scans, chains, strays)
@@ -112,19 +120,30 @@ def apply_files(
             if modality in scans
         }
         brain_read = pool.submit(reader.mask, "brain", brain_used) if brain_used else None
-        lesions_read = (
-            pool.submit(reader.placed_mask, "lesions", lesions, threshold=recipe.mask_threshold) if lesions else None
-        )
-    files = {**scans, **({"brain": brain} if brain else {}), **({"lesions": lesions} if lesions else {})}
-    truth, placing = lesions_read.result() if lesions_read else (None, None)
+        mask_read = pool.submit(_read_mask, reader, recipe, mask, labels) if mask else None
+    files = {**scans, **({"brain": brain} if brain else {}), **({"lesions": mask} if mask else {})}
+    truth, placing = mask_read.result() if mask_read else (None, None)
     return apply(
         recipe,
         {modality: read.result() for modality, read in reads.items()},
         brain_read.result() if brain_read else None,
-        lesions=truth,
+        mask=truth,
+        labels=labels,
         files=files,
         placing=placing,
     )
+
+
+def _read_mask(reader: CaseReader, recipe: SliceSchema, mask: Path, labels: LabelSet) -> tuple[Volume, Placing | None]:
+    """The mask of a case on the reference's grid, and what became of its lesions on the way."""
+    if labels == LESIONS:
+        return reader.placed_mask("lesions", mask, threshold=recipe.mask_threshold)
+    if recipe.mask_threshold is not None:
+        raise ConfigError(
+            f"mask_threshold {recipe.mask_threshold:g}: makes lesion masks of values, and {mask} holds label numbers, "
+            f"{labels.words}; remove it from the recipe"
+        )
+    return reader.labels("lesions", mask, labels), None
 
 
 def _slice_index(recipe: SliceSchema, has_brain: BoolArray) -> npt.NDArray[np.int32]:

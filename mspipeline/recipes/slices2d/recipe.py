@@ -34,11 +34,12 @@ class Slices2d(ScanRecipe[SliceSchema]):
     schema: ClassVar[type[SliceSchema]] = SliceSchema
     training_schema: ClassVar[type[SliceTraining]] = SliceTraining
     example_network: ClassVar[str] = "unet2d"
+    takes_label_maps: ClassVar[bool] = True
 
     def write_shard(self, shards: Path, case: Case, sources: Mapping[str, Source], *, threads: int) -> SliceEntry:
         recipe = self.settings
         try:
-            prepared = apply_files(recipe, lesions=case.lesion_mask, **read_arguments(recipe, case))
+            prepared = apply_files(recipe, mask=case.lesion_mask, labels=case.labels, **read_arguments(recipe, case))
             require_background(recipe.brain, prepared.brain_origin, str(case.scans[recipe.modalities[0]]))
         except DataError as error:
             raise type(error)(f"{case.id}: {error}") from error

@@ -20,6 +20,7 @@ from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
 from mspipeline.errors import BackendError, ConfigError, Preempted
 from mspipeline.jobs.process.data_parallel import first_host, place, require_address
 from mspipeline.jobs.work.train import graph_of
+from mspipeline.labels import LESIONS
 from mspipeline.recipes.catalogue import recipe_of
 from mspipeline.runs import RunPaths, config_hash, read_record, read_rows
 from mspipeline.shards.manifest import load_manifest
@@ -84,9 +85,9 @@ def test_bad_numbers_of_processes_are_answered_before_anything_runs(train_job: T
     recipe = recipe_of(load_manifest(train_job.shards).recipe, where="manifest")
     three = train_job.model_copy(update={"processes": 3})  # of batches of 5
     with pytest.raises(ConfigError, match="batch_size 5 cannot be shared out evenly to 3 processes"):
-        graph_of(three, recipe)
+        graph_of(three, recipe, LESIONS)
     with pytest.raises(BackendError, match="pyeddl trains in one process, not 3; choose one of tensorflow, torch, jax"):
-        graph_of(three.model_copy(update={"backend": "pyeddl"}), recipe)
+        graph_of(three.model_copy(update={"backend": "pyeddl"}), recipe, LESIONS)
 
 
 def test_the_number_of_processes_is_part_of_a_runs_configuration(train_job: TrainJob) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from mspipeline.backends.base import Backend, Execution
 from mspipeline.backends.registry import create
+from mspipeline.channels import ONE_PROBABILITY, Channels
 from mspipeline.errors import Preempted, ShapeError
-from mspipeline.labels import LESIONS, ONE_PROBABILITY, Channels
+from mspipeline.labels import LESIONS
 from mspipeline.network.blocks import same_padding
 from mspipeline.network.graph import Builder
 from mspipeline.network.ops import Conv, Dense, Flatten, Input, Sigmoid, Softmax

@@ -61,7 +61,7 @@ def prepare(folder: Path, cases: int) -> Prepared:
         prepared = apply(
             RECIPE,
             {"FLAIR": Volume(flair, GRID), "T1w": Volume(-flair, GRID)},
-            lesions=Volume(mask, GRID),
+            mask=Volume(mask, GRID),
         )
         entries.append(write_slices(folder, f"sub-{k:02d}", prepared, {}))
         scans.append(flair)

@@ -13,7 +13,7 @@ from tests.preprocess.brain_block import SHAPE, recipe, scan, volume
 def test_slices_are_those_of_the_axis(axis: int, shape: tuple[int, int]) -> None:
     lesions = np.zeros(SHAPE, bool)
     lesions[2, 3, 2] = True
-    prepared = apply(recipe(axis=axis, normalisation="none"), {"FLAIR": volume(scan())}, lesions=volume(lesions))
+    prepared = apply(recipe(axis=axis, normalisation="none"), {"FLAIR": volume(scan())}, mask=volume(lesions))
     images, mask = prepared.images, prepared.mask
     assert images.shape == (SHAPE[axis], *shape, 1)
     for place in range(SHAPE[axis]):
@@ -42,8 +42,8 @@ def test_the_values_do_not_depend_on_the_number_of_threads() -> None:
 def test_a_mask_resampled_linearly_is_cut_at_one_half() -> None:
     lesions = np.zeros(SHAPE, bool)
     lesions[2, 3, 2] = True
-    nearest = apply(recipe(size=(18, 21, 15)), {"FLAIR": volume(scan())}, lesions=volume(lesions)).mask
-    linear = apply(recipe(size=(18, 21, 15), mask_order=1), {"FLAIR": volume(scan())}, lesions=volume(lesions)).mask
+    nearest = apply(recipe(size=(18, 21, 15)), {"FLAIR": volume(scan())}, mask=volume(lesions)).mask
+    linear = apply(recipe(size=(18, 21, 15), mask_order=1), {"FLAIR": volume(scan())}, mask=volume(lesions)).mask
     assert nearest is not None
     assert linear is not None
     assert nearest.sum() == 27

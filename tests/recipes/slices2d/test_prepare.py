@@ -102,7 +102,7 @@ def test_scans_on_different_grids_are_refused_with_both_files_and_grids() -> Non
         apply(recipe(modalities=("FLAIR", "T1w")), both, files=files)
     small = volume(np.zeros((3, 3, 3), bool))
     with pytest.raises(DatasetError, match=r"a_mask\.nii \(3x3x3 voxels of 1x1x1 mm, RAS\) are on different grids"):
-        apply(recipe(), {"FLAIR": volume(scan())}, lesions=small, files=files)
+        apply(recipe(), {"FLAIR": volume(scan())}, mask=small, files=files)
 
 
 def test_a_missing_modality_is_named() -> None:
@@ -131,7 +131,7 @@ def test_one_anatomy_gives_the_same_slices_whatever_its_orientation(tmp_path: Pa
             apply_files(
                 recipe(size=(16, 16, 16)),
                 {"FLAIR": tmp_path / f"{orientation}_scan.nii.gz"},
-                lesions=tmp_path / f"{orientation}_mask.nii.gz",
+                mask=tmp_path / f"{orientation}_mask.nii.gz",
             )
         )
     ras, other = prepared
@@ -170,7 +170,7 @@ def test_a_threshold_makes_a_probability_map_a_mask(tmp_path: Path) -> None:
     nib.Nifti1Image(probabilities, RAS).to_filename(tmp_path / "mask.nii")
     files = {"FLAIR": tmp_path / "scan.nii"}
     with pytest.raises(VolumeError, match=r"mask\.nii: not a binary mask: holds 4 values.*mask_threshold"):
-        apply_files(recipe(), files, lesions=tmp_path / "mask.nii")
-    prepared = apply_files(recipe(mask_threshold=0.4), files, lesions=tmp_path / "mask.nii")
-    assert prepared.lesions is not None
-    assert np.argwhere(prepared.lesions).tolist() == [[2, 3, 2], [2, 3, 3]]
+        apply_files(recipe(), files, mask=tmp_path / "mask.nii")
+    prepared = apply_files(recipe(mask_threshold=0.4), files, mask=tmp_path / "mask.nii")
+    assert prepared.truth is not None
+    assert np.argwhere(prepared.truth).tolist() == [[2, 3, 2], [2, 3, 3]]

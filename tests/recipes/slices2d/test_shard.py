@@ -33,7 +33,7 @@ def prepare(*, lesions: bool = True, **keys: Any) -> PreparedCase:
     mask = np.zeros(SHAPE, bool)
     mask[4:6, 5, 8:11] = True
     recipe = SliceSchema(**{"size": SHAPE, **keys})
-    return apply(recipe, {"FLAIR": Volume(scan, GRID)}, lesions=Volume(mask, GRID) if lesions else None)
+    return apply(recipe, {"FLAIR": Volume(scan, GRID)}, mask=Volume(mask, GRID) if lesions else None)
 
 
 @pytest.mark.parametrize("compression", ["none", "lzf", "gzip"])
@@ -53,8 +53,8 @@ def test_a_shard_holds_the_case_as_it_was_prepared(tmp_path: Path, compression: 
         assert prepared.mask is not None
         assert np.array_equal(file["mask"][...], prepared.mask)
         assert file["slice_index"][...].tolist() == list(range(20))
-        assert prepared.lesions is not None
-        assert np.array_equal(file["scan_mask"][...], prepared.lesions)
+        assert prepared.truth is not None
+        assert np.array_equal(file["scan_mask"][...], prepared.truth)
         assert set(file.attrs) >= {"schema_version", "case", "recipe_hash", "brain_source"}
         assert file.attrs["volume_shape"].tolist() == list(SHAPE)
         assert ScanGrid.from_json(json.loads(file.attrs["scan_grid"])).same_as(GRID)
@@ -83,14 +83,14 @@ def test_slices_of_zeros_take_no_room_and_read_as_zeros(tmp_path: Path) -> None:
 
 def test_an_empty_lesion_mask_is_a_healthy_case(tmp_path: Path) -> None:
     prepared = prepare()
-    assert prepared.lesions is not None
-    prepared.lesions[...] = False
+    assert prepared.truth is not None
+    prepared.truth[...] = False
     entry = write_slices(tmp_path, "sub-01", prepared, SOURCES)
     assert (entry.lesion_voxels, entry.lesion_slices) == (0, 0)
 
 
 def test_a_case_without_a_lesion_mask_is_no_shard(tmp_path: Path) -> None:
-    with pytest.raises(ShapeError, match="sub-01: has no lesion mask"):
+    with pytest.raises(ShapeError, match="sub-01: has no mask"):
         write_slices(tmp_path, "sub-01", prepare(lesions=False), SOURCES)
     assert list(tmp_path.rglob("*.h5*")) == []
 
