@@ -411,5 +411,5 @@ def test_a_whole_case_comes_with_its_grids(shards: Prepared) -> None:
     assert case.images.shape == (6, 6, 5, 2)
     np.testing.assert_array_equal(case.images[0, ..., 0], shards.scans[2][:, :, 2])
     np.testing.assert_array_equal(case.scan_mask, shards.lesions[2])
-    assert case.scan_mask.dtype == bool
+    assert case.scan_mask.dtype == np.uint8
     assert case.grid.same_as(GRID)
