@@ -19,6 +19,7 @@ from mspipeline.errors import ConfigError, ShapeError, ShardError, VolumeError
 from mspipeline.runs import RunPaths, read_record
 from mspipeline.shards.manifest import load_manifest
 from tests.command_line import Ended, run
+from tests.installed_package import install
 
 SHAPE = (16, 16, 8)
 CASES = 7
@@ -52,11 +53,7 @@ def write_dataset(folder: Path, cases: int = CASES) -> Path:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of packages with the layout in it, as an installer leaves it."""
     folder = tmp_path_factory.mktemp("installed")
-    package = folder / "label_plugins-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: label-plugins\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[mspipeline.datasets]\nlabelled = label_set:LABELLED\n")
-    (folder / "label_set.py").write_text((Path(__file__).parent / "plugins" / "label_set.py").read_text())
+    install(folder, "label-plugins", "[mspipeline.datasets]\nlabelled = label_set:LABELLED\n", "label_set")
     return folder
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mspipeline import plugins
 from mspipeline.arrays import NUMPY
 from mspipeline.config import TrainingSettings, parse
 from mspipeline.errors import ConfigError, DatasetError
@@ -25,8 +24,8 @@ from mspipeline.optimizers import OPTIMIZERS
 from mspipeline.runs import RunPaths, read_rows
 from mspipeline.tables.schema import EPOCHS
 from tests.command_line import Ended, run
+from tests.installed_package import EXAMPLES, importable, install
 
-EXAMPLES = Path(__file__).parent / "plugins"
 ENTRY_POINTS = """\
 [mspipeline.models]
 one_convolution = network:one_convolution
@@ -83,23 +82,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
     second = "[mspipeline.models]\none_convolution = network:one_convolution\n"
     for name, points in (("zeta-plugins", second), ("example-plugins", ENTRY_POINTS)):
-        package = folder / f"{name.replace('-', '_')}-1.0.dist-info"
-        package.mkdir()
-        (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (package / "entry_points.txt").write_text(points)
-    for file in EXAMPLES.glob("*.py"):
-        (folder / file.name).write_text(file.read_text())
+        install(folder, name, points, *(file.stem for file in EXAMPLES.glob("*.py")))
     return folder
 
 
 @pytest.fixture
 def here(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package is installed for this process."""
-    monkeypatch.syspath_prepend(str(installed))
-    plugins._points.cache_clear()
     monkeypatch.setattr(MODELS, "_loaded", {})
-    yield
-    plugins._points.cache_clear()
+    with importable(installed):
+        yield
 
 
 def command(installed: Path, *words: object, cwd: Path) -> Ended:
@@ -151,24 +143,14 @@ def test_of_two_packages_with_one_name_the_first_by_name_has_it() -> None:
     )
 
 
-def test_a_score_that_fails_on_a_case_ends_the_evaluation_in_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "failing_plugins-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: failing-plugins\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[mspipeline.scores]\nfailing = score:FAILING\n")
-    (tmp_path / "score.py").write_text((EXAMPLES / "score.py").read_text())
-    monkeypatch.syspath_prepend(str(tmp_path))
-    plugins._points.cache_clear()
-    try:
+def test_a_score_that_fails_on_a_case_ends_the_evaluation_in_its_name(tmp_path: Path) -> None:
+    install(tmp_path, "failing-plugins", "[mspipeline.scores]\nfailing = score:FAILING\n", "score")
+    with importable(tmp_path):
         masks = CaseMasks(*2 * [np.ones((2, 2, 2), bool)], spacing_mm=(1, 1, 1), affine_ras=np.eye(4))
         with pytest.raises(
             ConfigError, match=r"score 'failing' of another package failed \(ZeroDivisionError: division by"
         ):
             score_case(masks)
-    finally:
-        plugins._points.cache_clear()
 
 
 def test_doctor_names_what_is_broken(installed: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import inspect
 
 import pytest
 
-from mspipeline import plugins
 from mspipeline.campaigns.attempt import AttemptRecord
 from mspipeline.campaigns.job_shape import PLAIN
 from mspipeline.campaigns.scheduler import JobEnd, Scheduler
@@ -14,6 +13,7 @@ from mspipeline.campaigns.site_file import built_in_sites, load_site
 from mspipeline.campaigns.submission import Submission, read_submission
 from mspipeline.errors import ConfigError
 from tests.campaigns.campaign_program import cell_commands
+from tests.installed_package import importable, install
 
 EVERY = sorted(SCHEDULERS)
 OF_ANOTHER_PACKAGE = """
@@ -111,19 +111,14 @@ def test_a_script_is_there_where_something_is_submitted(name, scheduler, tmp_pat
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
+def installed(tmp_path):
     """A package with schedulers, as an installer leaves it."""
     (tmp_path / "other.py").write_text(OF_ANOTHER_PACKAGE)
-    package = tmp_path / "other-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
     points = "[mspipeline.schedulers]\ntwo = other:Two\nhalf = other:Half\nslurm = other:Two\n"
-    (package / "entry_points.txt").write_text(points)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    plugins._points.cache_clear()
+    install(tmp_path, "other", points)
     scheduler_named.cache_clear()
-    yield
-    plugins._points.cache_clear()
+    with importable(tmp_path):
+        yield
     scheduler_named.cache_clear()
 
 

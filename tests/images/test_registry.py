@@ -9,32 +9,26 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mspipeline import plugins
 from mspipeline.datasets.layouts import find_cases
 from mspipeline.datasets.names import Name
 from mspipeline.errors import VolumeError
 from mspipeline.images.registry import FORMATS, format_of
 from mspipeline.volume import load_grid, load_volume, save_volume
+from tests.installed_package import importable, install
 from tests.plugins.format import Plain
 
-PLUGINS = Path(__file__).parents[1] / "plugins"
 AFFINE = np.array([[0, -2.0, 0, 5], [-1.5, 0, 0, 6], [0, 0, 3, -7], [0, 0, 0, 1]])
 """The first axis runs to the back, the second to the left, the third up."""
 
 
 @pytest.fixture
-def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def plain(tmp_path: Path) -> Iterator[None]:
     """The package that adds the format, and some that it adds wrongly, are installed for this process."""
-    package = tmp_path / "installed" / "plain_plugins-1.0.dist-info"
-    package.mkdir(parents=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: plain-plugins\nVersion: 1.0\n")
     points = ("plain = format:Plain", "shadow = format:Shadow", "unread = format:Unread", "nifti = format:Plain")
-    (package / "entry_points.txt").write_text("\n".join(["[mspipeline.formats]", *points, "gone = absent:Gone", ""]))
-    (package.parent / "format.py").write_text((PLUGINS / "format.py").read_text())
-    monkeypatch.syspath_prepend(str(package.parent))
-    plugins._points.cache_clear()
-    yield
-    plugins._points.cache_clear()
+    entry_points = "\n".join(["[mspipeline.formats]", *points, "gone = absent:Gone", ""])
+    install(tmp_path / "installed", "plain-plugins", entry_points, "format")
+    with importable(tmp_path / "installed"):
+        yield
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.NII.GZ", "a.b.Nii.gz", "sub-01_mask.nii"])

@@ -17,8 +17,8 @@ from mspipeline.errors import ConfigError, FolderInUse, Preempted, UsageError
 from mspipeline.jobs.registry import JOBS
 from mspipeline.runs import RunPaths
 from tests.command_line import Ended
+from tests.installed_package import install
 
-EXAMPLES = Path(__file__).parent.parent / "plugins"
 ENTRY_POINTS = """\
 [mspipeline.jobs]
 count_voxels = job:JOB
@@ -35,12 +35,7 @@ unlicensed = broken:JOB
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of packages with one of ours in it, as an installer leaves it."""
     folder = tmp_path_factory.mktemp("installed")
-    package = folder / "example_jobs-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: example-jobs\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text(ENTRY_POINTS)
-    for name in ("job", "broken_job", "broken"):
-        (folder / f"{name}.py").write_text((EXAMPLES / f"{name}.py").read_text())
+    install(folder, "example-jobs", ENTRY_POINTS, "job", "broken_job", "broken")
     return folder
 
 

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mspipeline import plugins
 from mspipeline.errors import ConfigError
 from mspipeline.transforms.chain import Chain, make_chain
 from mspipeline.transforms.registry import TRANSFORMS
+from tests.installed_package import importable, install
 
-PLUGINS = Path(__file__).parents[1] / "plugins"
 SHAPE = (6, 6, 1)
 WHERE = "training.recipe.transforms"
 NOISE = {"name": "gaussian_noise", "probability": 1.0, "sigma": [0.5, 0.5]}
@@ -33,18 +32,13 @@ def applied(chain: Chain, image: np.ndarray | None = None, **place: Any) -> np.n
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def installed(tmp_path: Path) -> Iterator[None]:
     """A package with transforms, whole and broken, is installed for this process."""
-    package = tmp_path / "transform_plugins-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: transform-plugins\nVersion: 1.0\n")
     points = ("bias = transform:Bias", "cropping = transform:Cropping", "unfinished = transform:Unfinished")
-    (package / "entry_points.txt").write_text("\n".join(["[mspipeline.transforms]", *points, "flip = transform:Bias"]))
-    (tmp_path / "transform.py").write_text((PLUGINS / "transform.py").read_text())
-    monkeypatch.syspath_prepend(str(tmp_path))
-    plugins._points.cache_clear()
-    yield
-    plugins._points.cache_clear()
+    entry_points = "\n".join(["[mspipeline.transforms]", *points, "flip = transform:Bias"])
+    install(tmp_path, "transform-plugins", entry_points, "transform")
+    with importable(tmp_path):
+        yield
 
 
 def test_a_chain_draws_the_same_again_and_other_numbers_elsewhere() -> None:
