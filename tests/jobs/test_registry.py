@@ -136,7 +136,7 @@ def test_its_settings_are_held_to_its_own_schema(installed: Path, config: Path) 
         ("unlicensed", "broken:JOB cannot be used (RuntimeError: licence not found)"),
         ("nothing_runs", "missing 1 required positional argument: 'run'"),
         ("another_name", "its name is 'count_voxels', expected the name of its entry point, 'another_name'"),
-        ("other_settings", "its schema is <class 'dict'>, expected a subclass of mspipeline.config.Strict"),
+        ("other_settings", "its schema is <class 'dict'>, expected a subclass of mspipeline.config.strict.Strict"),
     ],
 )
 def test_one_that_cannot_be_used_is_named_when_it_is_asked_for(
