@@ -7,13 +7,14 @@ DEMO := demo
 # Test processes: a module stays in one. More than two take 2 GB each.
 WORKERS ?= 2
 
-.PHONY: help demo test test-long lint bench lock definitions clean
+.PHONY: help demo test test-long lint bench lock definitions images clean
 
 help:
 	@echo "make demo   environment, a phantom dataset, a sweep, the report (demo/report.html)"
 	@echo "make test   environment and the whole test suite"
 	@echo "make test-long  trainings on a test cluster, stopped in every way: ten minutes"
 	@echo "make lint   ruff and mypy"
+	@echo "make images  images from their recipes, for real, on a base made here: built, tried out, moved"
 	@echo "make bench  the micro benchmarks"
 	@echo "make lock   exact versions for the lock files, from setup.cfg"
 	@echo "make definitions  Dockerfiles and Apptainer definitions, from containers/recipes.py"
@@ -40,6 +41,9 @@ test: $(VENV)/.installed
 
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long
+
+images: $(VENV)/.installed
+	$(BIN)/python -m pytest -m container tests/containers
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 
 from mspipeline import __version__
 from mspipeline.campaigns.finding import Finding
 from mspipeline.containers.bases import FILE, base_named
-from mspipeline.containers.builders import SIF, Build, build_command, last_words
+from mspipeline.containers.builders import SIF, Build, build_command
 from mspipeline.containers.container import Container, argv
 from mspipeline.containers.image_facts import check_image, look_into
+from mspipeline.containers.programs import Say, last_words, run_program
 from mspipeline.containers.recipes import PREFIX, Recipe
-from mspipeline.errors import ConfigError, StorageError, UsageError
+from mspipeline.errors import ConfigError, UsageError
 
-FULL = ("no space left on device", "disk quota exceeded")
-LAST_LINES = 40
 RUNTIMES = ("docker", "podman", *SIF)
 SMOKE_S = 900.0
-Say = Callable[[str], None]
 
 
 def checkout() -> Path:
@@ -69,31 +65,7 @@ def run_build(builder: str, build: Build, root: Path, say: Say) -> None:
 
     Raises StorageError where the disk is full, ConfigError with the builder's last words where it fails otherwise.
     """
-    last: deque[str] = deque(maxlen=LAST_LINES)
-    command = build_command(builder, build)
-    with subprocess.Popen(
-        command,
-        cwd=root,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        for line in process.stdout or ():
-            last.append(line.rstrip())
-            say(line.rstrip())
-    if process.returncode == 0:
-        return
-    full = next((line for line in last if any(word in line.lower() for word in FULL)), None)
-    if full is not None:
-        raise StorageError(
-            f"image {build.recipe.name!r}: no room to build it ({last_words([full])}); free some, or move "
-            f"{builder}'s store"
-        )
-    raise ConfigError(
-        f"image {build.recipe.name!r}: {builder} ended with code {process.returncode}: {last_words(list(last))}"
-    )
+    run_program(build_command(builder, build), say, what=f"image {build.recipe.name!r}", folder=root)
 
 
 def try_image(runtime: str, image: str, recipe: Recipe, *, gpu: bool = False) -> list[Finding]:

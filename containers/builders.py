@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mspipeline.containers.programs import last_words
 from mspipeline.containers.recipes import Recipe
 from mspipeline.errors import ConfigError, UsageError, nearest
 
@@ -33,9 +34,10 @@ class Build:
 def build_command(builder: str, build: Build) -> list[str]:
     """How a builder builds an image; run it in the repository's root. Raises UsageError for an unknown builder.
 
-    >>> from mspipeline.containers.recipes import RECIPES
-    >>> build_command("podman", Build(RECIPES["host"], "host:1", "python:3.12@sha256:1"))[:5]
-    ['podman', 'build', '--build-arg', 'BASE=python:3.12@sha256:1', '--tag']
+        >>> from mspipeline.containers.programs import last_words
+    from mspipeline.containers.recipes import RECIPES
+        >>> build_command("podman", Build(RECIPES["host"], "host:1", "python:3.12@sha256:1"))[:5]
+        ['podman', 'build', '--build-arg', 'BASE=python:3.12@sha256:1', '--tag']
     """
     check_builder(builder)
     digest = build.base.partition("@")[2]
@@ -89,8 +91,3 @@ def _problem(name: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return " ".join(str(error).split())
     return "" if done.returncode == 0 else last_words(done.stderr.splitlines())
-
-
-def last_words(lines: Sequence[str]) -> str:
-    """What a program said last, in one line."""
-    return next((" ".join(line.split())[:300] for line in reversed(lines) if line.strip()), "no message")

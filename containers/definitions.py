@@ -30,11 +30,12 @@ FOLDERS = ("mspipeline", "jobs", "slurm", "benchmarks", "containers")
 ENTRY = f"{PREFIX}/bin/mspipeline"
 _OCI = "org.opencontainers.image"
 _WHEELS = "/build/wheels"
+_LOCKED = "--quiet --disable-pip-version-check --no-cache-dir --require-hashes --only-binary :all:"
 _PACKAGES = (
     "python3 -m venv /build/venv",
-    f"/build/venv/bin/python -m pip install --no-cache-dir --require-hashes --only-binary :all: -r /src/{BUILD_LOCK}",
+    f"/build/venv/bin/python -m pip install {_LOCKED} -r /src/{BUILD_LOCK}",
     f"python3 -m venv {PREFIX}",
-    f"{PREFIX}/bin/python -m pip install --no-cache-dir --require-hashes --only-binary :all: -r /src/@LOCK@",
+    f"{PREFIX}/bin/python -m pip install {_LOCKED} -r /src/@LOCK@",
 )
 _SUITE = (
     f"/build/venv/bin/python -m pip wheel --no-index --no-deps --no-build-isolation --wheel-dir {_WHEELS} /src",
@@ -51,7 +52,6 @@ def labels(recipe: Recipe) -> dict[str, str]:
         f"{_OCI}.authors": "the authors of mspipeline",
         f"{_OCI}.vendor": "mspipeline",
         f"{_OCI}.licenses": "Apache-2.0",
-        f"{_OCI}.documentation": "docs/images.md",
         VERSION: __version__,
         REVISION: "${REVISION}",
         f"{_OCI}.created": "${CREATED}",

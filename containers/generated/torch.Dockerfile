@@ -9,9 +9,9 @@ ARG PIP_EXTRA_INDEX_URL
 COPY requirements/images/build.txt requirements/images/torch.txt /src/requirements/images/
 RUN set -eux; \
     python3 -m venv /build/venv; \
-    /build/venv/bin/python -m pip install --no-cache-dir --require-hashes --only-binary :all: -r /src/requirements/images/build.txt; \
+    /build/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --require-hashes --only-binary :all: -r /src/requirements/images/build.txt; \
     python3 -m venv /opt/mspipeline; \
-    /opt/mspipeline/bin/python -m pip install --no-cache-dir --require-hashes --only-binary :all: -r /src/requirements/images/torch.txt
+    /opt/mspipeline/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --require-hashes --only-binary :all: -r /src/requirements/images/torch.txt
 COPY setup.cfg pyproject.toml README.md LICENSE /src/
 COPY mspipeline /src/mspipeline
 COPY jobs /src/jobs
@@ -49,7 +49,6 @@ LABEL org.opencontainers.image.description="mspipeline with PyTorch on CPUs"
 LABEL org.opencontainers.image.authors="the authors of mspipeline"
 LABEL org.opencontainers.image.vendor="mspipeline"
 LABEL org.opencontainers.image.licenses="Apache-2.0"
-LABEL org.opencontainers.image.documentation="docs/images.md"
 LABEL org.opencontainers.image.version="0.1.0"
 LABEL org.opencontainers.image.revision="${REVISION}"
 LABEL org.opencontainers.image.created="${CREATED}"

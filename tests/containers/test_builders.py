@@ -90,7 +90,7 @@ def test_a_build_that_fails_ends_with_the_builders_last_words(program, tmp_path)
 
 def test_a_full_disk_is_told_as_one_whatever_the_builder_says_after_it(program, tmp_path):
     script = "echo 'write /var/x: No space left on device'; echo 'Error: building at STEP 5'; exit 1"
-    with pytest.raises(StorageError, match=r"no room to build it \(write /var/x: No space left on device\)"):
+    with pytest.raises(StorageError, match=r"no room \(write /var/x: No space left on device\)"):
         build_with(script, program, tmp_path)
 
 
