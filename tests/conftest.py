@@ -12,8 +12,11 @@ import pytest
 
 from mspipeline.backends.registry import availability
 from mspipeline.config import ModelSettings, TrainingSettings, TrainJob
+from mspipeline.models.from_file import model_settings
 
 REPOSITORY = Path(__file__).parent.parent
+SMALL_UNET = ModelSettings(**model_settings(f"{REPOSITORY}/tests/small_unet.py:small_unet", {"base_width": 2}))
+"""For jobs of which the network is not the matter: see there."""
 MEMORY_KILLS = {"test_endings.py", "test_endings_on_cluster.py", "test_no_space.py"}
 
 # Before an engine is loaded, and for every program that a test starts.
@@ -56,9 +59,9 @@ def small_shards(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def narrow_job(shards: Path, folder: Path) -> TrainJob:
-    """Two epochs of a very narrow U-Net, into a folder of the caller's own."""
+    """Two epochs of a very small U-Net, into a folder of the caller's own."""
     return TrainJob(
-        model=ModelSettings(name="unet2d", arguments={"base_width": 2}),
+        model=SMALL_UNET,
         shards=shards,
         run_folder=folder / "run",
         threads=2,

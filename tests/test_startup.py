@@ -13,6 +13,7 @@ import pytest
 
 from mspipeline.errors import StorageError
 from tests.command_line import PROGRAM, Ended, files_below
+from tests.conftest import SMALL_UNET
 
 QUICK = ("phantom", "data", "--cases", "2", "--shape", "16", "16", "8")
 
@@ -181,10 +182,10 @@ def test_a_training_needs_no_temporary_folder(memory: bool, small_shards: Path) 
         f"unset TMPDIR TEMP TMP; for place in {' '.join(closed)}; do "
         "[ ! -d $place ] || { mount --bind $place $place && mount -o remount,ro,bind $place; } || exit 99; done; "
         "mount -t tmpfs tmpfs /mnt || exit 99; cd / && "
-        'exec "$0" train unet2d "$1" --epochs 1 --set base_width=2 --threads 1 -o /mnt/runs --json'
+        'exec "$0" train "$2" "$1" --epochs 1 --threads 1 -o /mnt/runs --json'
     )
     done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", script, str(PROGRAM), str(small_shards)],
+        ["unshare", "-m", "bash", "-c", script, str(PROGRAM), str(small_shards), SMALL_UNET.name],
         capture_output=True,
         text=True,
         check=False,

@@ -88,23 +88,28 @@ def test_a_step_is_the_same_whatever_the_user_has_set(engine: str, tmp_path: Pat
     assert json.loads((tmp_path / ".keras/keras.json").read_text()) == configuration
 
 
-@pytest.mark.parametrize("content", ["not JSON", '{"floatx": "float8"}', "[]"])
-def test_a_broken_file_of_keras_settings_ends_nothing_and_none_is_written(content: str, tmp_path: Path) -> None:
+def loads_keras(home: Path) -> None:
+    """See that Keras starts in a process of its own with its own precision, whatever is in this home."""
     (engine, *_) = [name for name in ("jax", "torch", "tensorflow") if not availability(name).problem] or [""]
     if not engine:
         pytest.skip("no engine of Keras is installed")
     script = f"from mspipeline.backends.keras.backend import load_keras; print(load_keras({engine!r}).config.floatx())"
-    for folder in (tmp_path / "broken", tmp_path / "empty"):
-        folder.mkdir()
-    (tmp_path / "broken/.keras").mkdir()
-    (tmp_path / "broken/.keras/keras.json").write_text(content)
-    for home in (tmp_path / "broken", tmp_path / "empty"):
-        environment = {**os.environ, "HOME": str(home)}
-        done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False
-        )
-        assert (done.returncode, done.stdout) == (0, "float32\n"), done.stderr[-2000:]
-    assert not (tmp_path / "empty/.keras").exists()
+    environment = {**os.environ, "HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (0, "float32\n"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("content", ["not JSON", '{"floatx": "float8"}', "[]"])
+def test_a_broken_file_of_keras_settings_ends_nothing(content: str, tmp_path: Path) -> None:
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras/keras.json").write_text(content)
+    loads_keras(tmp_path)
+    assert (tmp_path / ".keras/keras.json").read_text() == content
+
+
+def test_no_file_of_keras_settings_is_written(tmp_path: Path) -> None:
+    loads_keras(tmp_path)
+    assert not (tmp_path / ".keras").exists()
 
 
 def test_what_is_put_aside_is_named_and_the_rest_stays(caplog: pytest.LogCaptureFixture) -> None:

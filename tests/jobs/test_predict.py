@@ -165,7 +165,7 @@ def test_the_derivative_says_what_made_it_from_what(run_folder: Path, scans: Pat
     assert said["DatasetType"] == "derivative"
     (maker,) = said["GeneratedBy"]
     assert maker["Name"] == "mspipeline"
-    assert "unet2d on tensorflow" in maker["Description"]
+    assert "small_unet on tensorflow" in maker["Description"]
     assert "last checkpoint" in maker["Description"]
     assert "at least 0.5" in maker["Description"]
     assert said["SourceDatasets"] == [{"URL": scans.as_uri()}]
@@ -264,7 +264,8 @@ def test_a_stop_ends_after_a_whole_case(run_folder: Path, scans: Path, tmp_path:
 def test_a_checkpoint_of_another_network_is_refused(trained_run: TrainJob, scans: Path, tmp_path: Path) -> None:
     run_folder = shutil.copytree(trained_run.run_folder, tmp_path / "finished")
     paths = RunPaths(run_folder)
-    write_record(paths, read_record(paths).model_copy(update={"model_arguments": {"base_width": 3}}))
+    other = {"model": "unet2d", "model_arguments": {"base_width": 3}}
+    write_record(paths, read_record(paths).model_copy(update=other))
     with pytest.raises(RunFolderError, match=r"best\.h5: holds weights of graph"):
         maps(run_folder, scans, tmp_path / "out")
     paths.best.write_bytes(b"no checkpoint")

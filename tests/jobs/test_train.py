@@ -32,6 +32,8 @@ PLUGINS = Path(__file__).parents[1] / "plugins"
 
 pytestmark = pytest.mark.usefixtures("backend_needed")
 
+NARROW_UNET = ModelSettings(name="unet2d", arguments={"base_width": 2})
+
 
 class Recorder:
     """Observer that keeps what it saw, and stops the training after some steps."""
@@ -204,7 +206,7 @@ def test_images_that_the_network_cannot_take_are_answered(
 
     prepare(PrepareJob(dataset=small_dataset, output=tmp_path / "odd"), recipe_overrides={"size": (40, 32, 16)})
     with pytest.raises(ShapeError, match="40x32 is not a multiple of 16"):
-        run(train_job.model_copy(update={"shards": tmp_path / "odd"}))
+        run(train_job.model_copy(update={"model": NARROW_UNET, "shards": tmp_path / "odd"}))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +231,7 @@ def test_a_number_in_a_mask_that_is_no_label_is_named_with_its_case(
     assert read_record(RunPaths(train_job.run_folder)).status == "failed"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_double_unet_trains(train_job: TrainJob) -> None:
     model = ModelSettings(name="double_unet", arguments={"base_width": 16})
     job = with_(train_job.model_copy(update={"model": model}), epochs=3)
@@ -248,7 +250,8 @@ def start(job: TrainJob, folder: Path, *, supervised: bool) -> subprocess.Popen[
 @pytest.fixture(scope="module")
 def longer_run(trained_run: TrainJob) -> TrainJob:
     """Long enough to be hit in the middle. Read only."""
-    job = with_(trained_run, trained_run.run_folder.parent / "longer", epochs=20)
+    longer = with_(trained_run, trained_run.run_folder.parent / "longer", epochs=20)
+    job = longer.model_copy(update={"model": NARROW_UNET})
     run(job)
     return job
 

@@ -29,6 +29,7 @@ from mspipeline.recipes.catalogue import RECIPES, load_recipe
 from mspipeline.runs import RunPaths, read_record
 from mspipeline.telemetry.events import EventWriter
 from mspipeline.telemetry.schema import Identity
+from tests.conftest import SMALL_UNET
 from tests.plugins.recipe import Pictures2d, PictureSchema
 
 
@@ -65,8 +66,7 @@ def test_a_recipe_of_ones_own_prepares_trains_scores_and_predicts(
     assert prepare(asked) == manifest  # its shards are read back
     print_manifest(manifest, shards)
     training = TrainingSettings(epochs=1, learning_rate=1e-2, warmup_steps=0, recipe={"mirror": True})
-    model = ModelSettings(name="unet2d", arguments={"base_width": 2})
-    job = TrainJob(model=model, shards=shards, run_folder=run, threads=2, device="cpu", training=training)
+    job = TrainJob(model=SMALL_UNET, shards=shards, run_folder=run, threads=2, device="cpu", training=training)
     with EventWriter(None, Identity("")) as events, TrainingProgress(enabled=False) as observer:
         train(job, events=events, observer=observer, stop=lambda: None, origin={})
         rows = evaluate(EvaluateJob(run_folder=run, shards=shards, threads=2), events=events, stop=lambda: None)
