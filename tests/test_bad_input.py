@@ -21,6 +21,7 @@ from mspipeline.shards.manifest import load_manifest, verify_shards
 from mspipeline.telemetry.schema import EVENTS
 from mspipeline.telemetry.shard import read_stream
 from tests.command_line import Ended, files_below, run, small_disk, stopped, wait_for
+from tests.conftest import SMALL_UNET
 
 SIZE = ("--set", "size=[32,32,16]")
 TRAIN = ("train", "unet2d")
@@ -272,7 +273,7 @@ def test_a_full_disk_stops_prepare_with_whole_shards_left(small_dataset: Path, t
 @pytest.mark.usefixtures("backend_needed")
 def test_a_full_disk_stops_train_at_its_checkpoint(small_shards: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 300) as disk:
-        ended = run(*TRAIN, small_shards, "--set", "base_width=8", "--epochs", 2, "-o", disk)
+        ended = run("train", SMALL_UNET.name, small_shards, "--set", "base_width=96", "--epochs", 2, "-o", disk)
         assert ended.code == STORAGE
         assert "best.h5: cannot be written (No space left on device); nothing half-written" in ended.error
         assert not [name for name in files_below(disk) if name.endswith((".partial", ".h5"))]
