@@ -22,7 +22,7 @@ from tests.command_line import PROGRAM, Ended, files_below, run
 COMMANDS = (
     *("phantom", "prepare", "train", "evaluate", "predict", "sweep"),
     *("resume", "cancel", "status", "logs", "collect", "report", "models"),
-    *("certify", "import-weights", "export", "import", "doctor"),
+    *("certify", "import-weights", "export", "import", "doctor", "image"),
 )
 HEAVY = {"tensorflow", "keras", "numpy", "scipy", "pyarrow", "h5py", "nibabel", "rich", "submitit"}
 """Not pydantic: Typer itself loads it."""

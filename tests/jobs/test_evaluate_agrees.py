@@ -146,7 +146,7 @@ def lesion_probability(job: TrainJob) -> FloatArray:
     (entry,) = entries_as(SliceEntry, manifest.subset("validation"))
     case = read_slices(job.shards, entry)
     channel = {1: 0, 2: 1}[trained.backend.predict(case.images[:1]).shape[-1]]  # targets are one-hot, background first
-    return trained.backend.predict(case.images)[..., channel][case.scan_mask.transpose(2, 0, 1)]
+    return trained.backend.predict(case.images)[..., channel][case.scan_mask.transpose(2, 0, 1) == 1]
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in FAST else LONG) for name in TRAINED])

@@ -102,7 +102,7 @@ def test_evaluate_gives_the_scores_that_it_gave(old: Path, run_id: str, tmp_path
     folder = shutil.copytree(old / "runs" / run_id, tmp_path / run_id)
     paths = RunPaths(folder)
     before = {row["case"]: row for row in read_rows(paths.cases, CASES).to_pylist()}
-    job = EvaluateJob(run_folder=folder, shards=old / SHARDS[run_id], subsets=("test",), device="cpu", threads=1)
+    job = EvaluateJob(run_folder=folder, shards=old / SHARDS[run_id], subsets=("test",), device="cpu", threads=2)
     with EventWriter(None, Identity("")) as events:
         (row,) = evaluate(job, events=events, stop=lambda: None)
     assert row["case"] == "sub-03"
@@ -121,7 +121,7 @@ def test_evaluate_gives_the_scores_that_it_gave(old: Path, run_id: str, tmp_path
 @pytest.mark.parametrize("run_id", [UNET, CASCADE])
 def test_predict_gives_the_maps_that_it_gave(old: Path, run_id: str, tmp_path: Path) -> None:
     run_folder = shutil.copytree(old / "runs" / run_id, tmp_path / run_id)
-    job = PredictJob(run_folder=run_folder, dataset=old / "dataset", output=tmp_path / "maps", device="cpu", threads=1)
+    job = PredictJob(run_folder=run_folder, dataset=old / "dataset", output=tmp_path / "maps", device="cpu", threads=2)
     with EventWriter(None, Identity("")) as events:
         predict(job, events=events, stop=lambda: None)
     for kind, tolerance in (("probseg", 1e-4), ("mask", 0)):
