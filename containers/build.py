@@ -90,6 +90,6 @@ def try_image(runtime: str, image: str, recipe: Recipe, *, gpu: bool = False) ->
         raise ConfigError(f"{image}: not done after {SMOKE_S:.0f} s; see whether {runtime} works") from None
     answers = [line for line in done.stdout.splitlines() if line.startswith("[")]
     if not answers:
-        said = last_words(done.stderr.splitlines())
-        raise ConfigError(f"{image}: {runtime} ended with code {done.returncode} and no answer: {said}")
+        printed = last_words(done.stderr.splitlines())
+        raise ConfigError(f"{image}: {runtime} ended with code {done.returncode} and no answer: {printed}")
     return [Finding(**each) for each in json.loads(answers[-1])]

@@ -34,10 +34,9 @@ class Build:
 def build_command(builder: str, build: Build) -> list[str]:
     """How a builder builds an image; run it in the repository's root. Raises UsageError for an unknown builder.
 
-        >>> from mspipeline.containers.programs import last_words
-    from mspipeline.containers.recipes import RECIPES
-        >>> build_command("podman", Build(RECIPES["host"], "host:1", "python:3.12@sha256:1"))[:5]
-        ['podman', 'build', '--build-arg', 'BASE=python:3.12@sha256:1', '--tag']
+    >>> from mspipeline.containers.recipes import RECIPES
+    >>> build_command("podman", Build(RECIPES["host"], "host:1", "python:3.12@sha256:1"))[2:4]
+    ['--build-arg', 'BASE=python:3.12@sha256:1']
     """
     check_builder(builder)
     digest = build.base.partition("@")[2]
@@ -78,8 +77,8 @@ def choose_builder(wanted: str | None, here: Mapping[str, str]) -> str:
         if not problem:
             return name
     if here:
-        said = "; ".join(f"{name}: {problem}" for name, problem in here.items())
-        raise ConfigError(f"no builder of images works here: {said}; start one of them, or install another")
+        problems = "; ".join(f"{name}: {problem}" for name, problem in here.items())
+        raise ConfigError(f"no builder of images works here: {problems}; start one of them, or install another")
     raise ConfigError(f"no builder of images here; install one of {', '.join(BUILDERS)}, e.g. `apt-get install podman`")
 
 

@@ -132,8 +132,8 @@ def _engine(name: str) -> Finding:
         command = [sys.executable, "-P", "-m", "mspipeline.containers.smoke", "--evidence", name, str(file)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = next(iter(done.stderr.strip().splitlines()[-1:]), "without a word")
-            return Finding(f"backend {name}", "broken", f"ended with code {done.returncode}: {said}", _AGAIN)
+            reason = next(iter(done.stderr.strip().splitlines()[-1:]), "without a word")
+            return Finding(f"backend {name}", "broken", f"ended with code {done.returncode}: {reason}", _AGAIN)
         return judge_engine(read_evidence(file), read_evidence(REFERENCE))
 
 
@@ -158,8 +158,8 @@ def _ranks() -> Finding:
         return Finding("MPI", "broken", f"two ranks did not find each other in {RANKS_S:.0f} s", "run it by hand")
     answers = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not answers:
-        said = " ".join((done.stderr or done.stdout).split())[-300:]
-        return Finding("MPI", "broken", f"mpirun ended with code {done.returncode}: {said}", "run it by hand")
+        printed = " ".join((done.stderr or done.stdout).split())[-300:]
+        return Finding("MPI", "broken", f"mpirun ended with code {done.returncode}: {printed}", "run it by hand")
     answer = json.loads(answers[0])
     return Finding("MPI", "ok", f"{answer['ranks']} ranks of {answer['library']} found each other")
 

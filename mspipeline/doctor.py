@@ -116,8 +116,10 @@ def _image_builder() -> Finding:
     working = [name for name, problem in here.items() if not problem]
     if working:
         return Finding("image builder", "ok", ", ".join(working))
-    said = "; ".join(f"{name}: {problem}" for name, problem in here.items()) or f"none of {', '.join(BUILDERS)} is here"
-    return Finding("image builder", "missing", said, "install one to build images, or pull them")
+    problems = (
+        "; ".join(f"{name}: {problem}" for name, problem in here.items()) or f"none of {', '.join(BUILDERS)} is here"
+    )
+    return Finding("image builder", "missing", problems, "install one to build images, or pull them")
 
 
 def examine_site(name: str, *, probe: bool = False) -> list[Finding]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import re
+from importlib import import_module
 from pathlib import Path
 
+import pytest
 import typer.main
 
 from mspipeline import runs
@@ -13,6 +16,21 @@ from mspipeline.commands import app
 from mspipeline.runs import RunPaths, TelemetryPaths
 
 ROOT = Path(__file__).parent.parent
+ROOMS = {"mspipeline": "mspipeline", **{room: f"mspipeline.{room}" for room in ("jobs", "slurm", "containers")}}
+"""The folder of each package, and its name."""
+WITH_EXAMPLES = sorted(
+    ".".join([package, *path.relative_to(ROOT / folder).with_suffix("").parts]).removesuffix(".__init__")
+    for folder, package in ROOMS.items()
+    for path in (ROOT / folder).rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("module", WITH_EXAMPLES)
+def test_the_examples_in_the_docstrings_hold(module: str) -> None:
+    found = doctest.testmod(import_module(module))
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 def test_every_command_is_in_the_guide_and_the_guide_names_no_other() -> None:

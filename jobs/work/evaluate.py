@@ -9,14 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from mspipeline.backends.base import Execution
 from mspipeline.config import EvaluateJob
 from mspipeline.datasets.split import Subset
 from mspipeline.errors import RunFolderError, UsageError
-from mspipeline.jobs.work.resources import threads_for
+from mspipeline.jobs.work.resources import prediction_settings
 from mspipeline.metrics.case import score_case
 from mspipeline.metrics.case_masks import CaseMasks
-from mspipeline.recipes.prediction import PredictionSettings, Trained
+from mspipeline.recipes.prediction import Trained
 from mspipeline.recipes.trained import load_trained
 from mspipeline.runs import RunPaths, RunRecord, read_record, read_rows, write_rows
 from mspipeline.shards.manifest import Manifest, ShardEntry, load_manifest, verify_shards
@@ -45,15 +44,7 @@ def evaluate(
     entries = _entries(job, manifest)
     verify_shards(job.shards, manifest, entries=[entry for _, entry in entries])
     with events.phase("setup"):
-        how = PredictionSettings(
-            job.checkpoint,
-            Execution(job.device, threads_for(job.threads)),
-            batch_size=job.batch_size,
-            inference=job.inference,
-            memory_budget_mb=job.memory_budget_mb,
-            stop=stop,
-        )
-        trained = load_trained(job.run_folder, how)
+        trained = load_trained(job.run_folder, prediction_settings(job, stop))
     rows: list[Row] = []
     lesions: list[Row] = []
     with events.phase("evaluate"):

@@ -12,16 +12,15 @@ from typing import Any
 from urllib.parse import quote
 
 import mspipeline
-from mspipeline.backends.base import Execution
 from mspipeline.config import PredictJob
 from mspipeline.datasets.bids import PREDICTED
 from mspipeline.datasets.case import Case
 from mspipeline.errors import DatasetError, shown
 from mspipeline.files import write_bytes, write_json
-from mspipeline.jobs.work.resources import threads_for
+from mspipeline.jobs.work.resources import prediction_settings
 from mspipeline.labels import LESION, LESIONS, LabelSet
 from mspipeline.preprocess.brain import MASKS, WORDS, BrainOrigin, BrainSource, doubts_of
-from mspipeline.recipes.prediction import PredictionSettings, Segmentation, Trained
+from mspipeline.recipes.prediction import Segmentation, Trained
 from mspipeline.recipes.trained import recipe_of_run
 from mspipeline.runs import RunPaths, RunRecord
 from mspipeline.telemetry.events import EventWriter
@@ -72,15 +71,7 @@ def predict(
         record, recipe = recipe_of_run(job.run_folder)
         if job.brain is not None:
             recipe = recipe.with_brain(job.brain)
-        how = PredictionSettings(
-            job.checkpoint,
-            Execution(job.device, threads_for(job.threads)),
-            batch_size=job.batch_size,
-            inference=job.inference,
-            memory_budget_mb=job.memory_budget_mb,
-            stop=stop,
-        )
-        trained = recipe.load(RunPaths(job.run_folder), record, how)
+        trained = recipe.load(RunPaths(job.run_folder), record, prediction_settings(job, stop))
         found = recipe.find(job.dataset, masks="optional", prefer=job.prefer)
         if found.incomplete and not job.skip_incomplete:
             raise DatasetError(

@@ -1,6 +1,7 @@
 """What holds for every scheduler, and for the table that they are found in."""
 
 import inspect
+import os
 
 import pytest
 
@@ -90,10 +91,15 @@ def test_where_its_programs_are_absent_nothing_is_known_and_nothing_fails(schedu
         scheduler.forget()
 
 
-def test_nothing_is_stopped_or_killed_where_nothing_is_given(scheduler):
+def test_nobody_is_asked_to_stop_or_kill_where_nothing_is_given(scheduler, tmp_path, monkeypatch):
+    for program in ("scancel", "scontrol", "kill"):
+        (tmp_path / program).write_text(f"#!/bin/sh\necho {program} $* >> {tmp_path}/asked\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     scheduler.stop([])
     scheduler.kill([])
     scheduler.withdraw([])
+    assert not (tmp_path / "asked").exists()
 
 
 def test_a_job_that_ended_with_its_attempt_is_over_where_no_queue_could_bring_it_back(tmp_path):

@@ -1,10 +1,7 @@
-import doctest
 import shlex
 
 import pytest
 
-import mspipeline.containers.container
-import mspipeline.slurm.on_node.podman
 from mspipeline.containers.container import Bind, Container, argv, expand, parse_bind, passed
 from mspipeline.errors import ConfigError, UsageError
 
@@ -145,8 +142,3 @@ def test_a_folder_that_cannot_be_bound_is_refused():
 def test_an_unknown_runtime_is_answered_with_the_known_ones():
     with pytest.raises(UsageError, match="unknown container runtime 'shifter'; valid: none, apptainer, singularity"):
         text("shifter")
-
-
-def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(mspipeline.containers.container).failed == 0
-    assert doctest.testmod(mspipeline.slurm.on_node.podman).failed == 0

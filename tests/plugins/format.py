@@ -38,11 +38,11 @@ class Plain(ImageFormat):
 
 def _grid(path: Path, start: bytes) -> tuple[ScanGrid, np.dtype[Any]]:
     try:
-        said = json.loads(start)
+        header = json.loads(start)
     except ValueError as error:
         raise VolumeError(f"{path}: does not begin with a line of JSON; convert it again") from error
-    i, j, k = said["shape"]
-    return ScanGrid((i, j, k), np.array(said["affine"], float), qform_code=1, sform_code=1), np.dtype(said["dtype"])
+    i, j, k = header["shape"]
+    return ScanGrid((i, j, k), np.array(header["affine"], float), qform_code=1, sform_code=1), np.dtype(header["dtype"])
 
 
 class Shadow(Plain):

@@ -19,7 +19,7 @@ LAST_WORDS = ("now", "backends", "arguments", "verdict")
 
 
 def print_json(document: Any) -> None:
-    """Plain data on stdout, as JSON; NaN becomes null, letters that stdout's character set lacks \\uXXXX."""
+    """Plain data on stdout, as JSON; NaN becomes null, and letters that stdout's character set lacks become escapes."""
     stdout.print(Text(json.dumps(_finite(document), allow_nan=False, default=str, indent=2, ensure_ascii=_ascii())))
 
 
