@@ -30,7 +30,6 @@ from mspipeline.files import read_json, sha256_data, whole_file, write_json
 from mspipeline.labels import LabelSet, read_stored
 from mspipeline.tables.schema import added_scores, completed, missing_columns
 
-SCHEMA_VERSION = 1
 Status = Literal["running", "complete", "interrupted", "failed"]
 
 
@@ -193,7 +192,7 @@ class RunRecord(Strict):
     labels: what its predictions are made of, see `labels.LabelSet`; None of lesions.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     run_id: str
     status: Status
     campaign: str = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from mspipeline.config import Strict, parse
 from mspipeline.errors import ConfigError, DataError, RunFolderError, StorageError
@@ -29,7 +30,7 @@ class AttemptRecord(Strict):
     while it ran; null where nobody can tell.
     """
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     attempt: int
     job_id: str
     host: str

@@ -40,7 +40,7 @@ class Ending(Strict):
     further.
     """
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     job_id: str
     attempt: int | None
     state: Literal["failed", "interrupted"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ class CampaignRecord(Strict):
     are made when the cells are over. recipe: of the shards; records of earlier versions are completed on opening them.
     """
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     created_utc: str
     sweep: Sweep
     shards: Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from submitit.core.utils import JobPaths
 
@@ -21,7 +22,7 @@ class Submission(Strict):
     before this one. after_attempt: the cell's latest attempt when it was handed over; null where it had none.
     """
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     executor: str
     job_id: str
     host: str

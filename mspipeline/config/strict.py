@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -44,12 +44,29 @@ def read_config(path: Path, schema: type[Settings]) -> Settings:
 
 
 def parse(document: Mapping[str, Any], schema: type[Settings], *, where: str) -> Settings:
-    """`document` as `schema`; `where` names its source in the error line. Raises ConfigError."""
+    """`document` as `schema`; `where` names its source in the error line.
+
+    A schema says which versions of a file it reads by the literals of its field `schema_version`. Raises ConfigError
+    where the document does not fit; of a newer version, that alone is said, whatever else is strange to this one.
+    """
+    newest = _newest_version(schema)
+    version = document.get("schema_version") if isinstance(document, Mapping) else None
+    if newest is not None and type(version) is int and version > newest:
+        raise ConfigError(
+            f"{where}: schema version {version}, expected at most {newest}; it is of a newer version of the suite: "
+            "use that one"
+        )
     try:
         return schema.model_validate(document)
     except ValidationError as error:
         problems = [_say(problem, schema) for problem in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(problems)) from error
+
+
+def _newest_version(schema: type[BaseModel]) -> int | None:
+    """The newest version that a schema reads; None where its documents have none."""
+    field = schema.model_fields.get("schema_version")
+    return None if field is None else max(get_args(field.annotation), default=None)
 
 
 def _say(problem: Any, schema: type[BaseModel]) -> str:

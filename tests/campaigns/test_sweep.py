@@ -99,7 +99,10 @@ def test_excludes_leave_out_what_matches_every_axis_they_name():
         (("threads = 2", "threads = 2\nexclude = [{backend = 'troch'}]"), "did you mean 'torch'?"),
         (('"small"', '"../small"'), "name: string should match pattern"),
         (('"torch"', '"../torch"'), "matrix.backend.1: string should match pattern"),
-        (("schema_version = 1", "schema_version = 2"), "schema_version: input should be 1"),
+        (
+            ("schema_version = 1", "schema_version = 2"),
+            "schema version 2, expected at most 1; it is of a newer version",
+        ),
     ],
 )
 def test_a_sweep_file_that_does_not_fit_is_one_line(tmp_path, change, said):

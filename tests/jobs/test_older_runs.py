@@ -17,6 +17,7 @@ import pytest
 
 from mspipeline.collect.tables import collect
 from mspipeline.config import EvaluateJob, PredictJob, PrepareJob, TrainJob
+from mspipeline.errors import RunFolderError
 from mspipeline.jobs.work.evaluate import evaluate
 from mspipeline.jobs.work.predict import predict
 from mspipeline.jobs.work.prepare import prepare
@@ -69,6 +70,15 @@ def test_prepare_keeps_the_shards_and_would_make_them_alike(old: Path, shards: s
             for name, data in then.items():
                 assert now[name].dtype == data.dtype
                 assert np.array_equal(now[name][...], data[...]), name
+
+
+def test_a_run_of_a_newer_version_is_refused_in_one_line_whatever_else_it_has(old: Path, tmp_path: Path) -> None:
+    document = json.loads((old / "runs" / UNET / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**document, "schema_version": 2, "key_of_tomorrow": 1}))
+    with pytest.raises(RunFolderError) as refused:
+        read_record(RunPaths(tmp_path))
+    words = "schema version 2, expected at most 1; it is of a newer version of the suite: use that one"
+    assert str(refused.value) == f"{tmp_path / 'run.json'}: {words}"
 
 
 @pytest.mark.parametrize("run_id", [UNET, CASCADE])
